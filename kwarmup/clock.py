@@ -1,0 +1,518 @@
+"""The clock: the only place that relates steps, epochs, examples, fractions, accumulation and replicas.
+
+All of it is done in integers and fractions, so nothing is rounded before the very end.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from kwarmup.errors import type_error, value_error
+from kwarmup.length import Length, number
+from kwarmup.profile import Phase, Profile
+from kwarmup.sizes import Stretch, stretches
+
+
+class Segment(NamedTuple):
+    """Micro-batches of one size, over a part of a pass or over several whole passes alike.
+
+    The micro-batch `tick + q * pass_ticks + r` begins when
+    `example + q * pass_examples + r * micro_batch` examples have been consumed. `batch_size` is the
+    size of an update here; a last, partial batch has the one of the batches before it.
+    """
+
+    tick: int
+    example: int
+    ticks: int
+    examples: int
+    micro_batch: int
+    pass_ticks: int
+    pass_examples: int
+    batch_size: int
+
+
+class Passes(NamedTuple):
+    """Equal passes over the data: the first one's number and where it begins."""
+
+    epoch: int
+    example: int
+    count: int
+    examples: int
+
+
+class Place(NamedTuple):
+    """A point of the run, which may lie between two updates.
+
+    `tick` counts micro-batches (`iterations` as the optimizer keeps them), `example` training
+    examples consumed; `None` where no clock tells.
+    """
+
+    tick: Fraction
+    example: Fraction | None
+
+
+_EXAMPLE = "Clock(examples=50_000, epochs=90, batch_size=256)"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """How long a run is: knows what a step, an epoch and a fraction of it are in examples.
+
+    Args:
+        examples: training examples in one pass over the data.
+        epochs: passes over the data.
+        batch_size: examples per update, over all replicas and accumulated micro-batches: a whole
+            number, or a profile such as `64 * (hold(epochs=10) >> hold(4))`.
+        drop_remainder: leave out the last, partial batch of each pass.
+        gradient_accumulation_steps: micro-batches per update, as given to the Keras optimizer; each
+            has `batch_size / gradient_accumulation_steps` examples. Keras goes on accumulating from
+            one pass into the next, and so does the clock; micro-batches left over at the very end
+            are never applied.
+        replicas: devices that share each batch.
+        multiple_of: batch sizes from a profile are rounded to the nearest multiple of this.
+
+    Raises:
+        TypeError: if an argument is not of the type above.
+        ValueError: if one is not above 0, if the batch size does not divide by accumulation and
+            replicas, or if `drop_remainder` would leave no batch.
+
+    Example:
+
+    >>> clock = Clock(examples=50_000, epochs=90, batch_size=256)
+    >>> clock.steps, clock.examples_at(196), clock.step_at(epochs=1)
+    (17640, 50000, 196)
+    """
+
+    examples: int
+    epochs: int
+    batch_size: int | Profile
+    drop_remainder: bool = False
+    gradient_accumulation_steps: int = 1
+    replicas: int = 1
+    multiple_of: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("examples", "epochs", "gradient_accumulation_steps", "replicas", "multiple_of"):
+            object.__setattr__(self, name, _count(name, getattr(self, name)))
+        if not isinstance(self.drop_remainder, bool | np.bool_):
+            raise type_error("drop_remainder", self.drop_remainder, "True or False", _EXAMPLE)
+        object.__setattr__(self, "drop_remainder", bool(self.drop_remainder))
+        if not isinstance(self.batch_size, Profile):
+            object.__setattr__(self, "batch_size", _count("batch_size", self.batch_size))
+        parts = self.gradient_accumulation_steps * self.replicas
+        for stretch in self._stretches:
+            for size in stretch.sizes:
+                if size % parts:
+                    nearest = max(parts, round(size / parts) * parts)
+                    raise value_error(
+                        "batch_size",
+                        self.batch_size,
+                        f"sizes that divide by gradient_accumulation_steps × replicas = "
+                        f"{self.gradient_accumulation_steps} × {self.replicas} ({size} does not)",
+                        f"batch_size={nearest}"
+                        if isinstance(self.batch_size, int)
+                        else f"Clock(..., multiple_of={parts})",
+                    )
+        if not self._segments:
+            raise value_error(
+                "drop_remainder",
+                True,
+                f"a batch size of at most {self.examples}, or nothing is left of each pass",
+                f"Clock(examples={self.examples}, epochs={self.epochs}, batch_size={self.examples})",
+            )
+
+    def __repr__(self) -> str:
+        shown = [f for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"Clock({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
+
+    # What the user asks
+
+    @property
+    def steps(self) -> int:
+        """Updates in the whole run."""
+        return self._ticks // self.gradient_accumulation_steps
+
+    @property
+    def total_examples(self) -> int:
+        """Examples consumed in the whole run."""
+        last = self._segments[-1]
+        return last.example + last.examples
+
+    def examples_at(self, step: Any) -> Any:
+        """Return the examples consumed before update `step` begins.
+
+        Args:
+            step: an integer, or an array of integers, 0 or more; past the end the total holds.
+
+        >>> Clock(examples=100, epochs=3, batch_size=32).examples_at([0, 3, 4, 5]).tolist()
+        [0, 96, 100, 132]
+        """
+        rows = self._columns
+        tick = np.minimum(np.asarray(step, "int64") * self.gradient_accumulation_steps, self._ticks)
+        row = np.searchsorted(rows["tick"], tick, side="right") - 1
+        tick, passes = tick - rows["tick"][row], rows["pass_ticks"][row]
+        whole, part = tick // passes, tick % passes
+        seen = rows["example"][row] + whole * rows["pass_examples"][row] + part * rows["micro_batch"][row]
+        return int(seen) if seen.ndim == 0 else seen
+
+    def step_at(self, **length: Any) -> int:
+        """Return the first update that begins at or after `steps=`, `epochs=`, `examples=` or `fraction=`.
+
+        It undoes `examples_at`: `step_at(examples=examples_at(n)) == n`.
+
+        Raises:
+            ValueError: if the place lies behind the end of the run.
+
+        >>> Clock(examples=100, epochs=3, batch_size=32).step_at(examples=97)
+        4
+        """
+        place = self.forward(Place(Fraction(0), Fraction(0)), Length.read("step_at", **length))
+        if place.tick > self._ticks:
+            raise value_error("step_at", length, f"a place within the {self.steps} updates", "step_at(fraction=1)")
+        return math.ceil(place.tick / self.gradient_accumulation_steps)
+
+    def epoch_at(self, step: int) -> float:
+        """Return how many passes over the data are done before update `step` begins, with its fraction.
+
+        >>> Clock(examples=100, epochs=3, batch_size=32).epoch_at(5)
+        1.32
+        """
+        return float(self._epoch_at_example(Fraction(self.examples_at(int(step)))))
+
+    def batch_size_at(self, step: Any) -> Any:
+        """Return the batch size in force at update `step`; the last batch of a pass may hold fewer examples.
+
+        Args:
+            step: an integer, or an array of integers, 0 or more.
+
+        >>> from kwarmup import hold
+        >>> clock = Clock(examples=100, epochs=3, batch_size=25 * (hold(epochs=1) >> hold(2)))
+        >>> clock.batch_size_at([0, 3, 4]).tolist()
+        [25, 25, 50]
+        """
+        rows = self._columns
+        tick = np.asarray(step, "int64") * self.gradient_accumulation_steps
+        size = rows["batch_size"][np.searchsorted(rows["tick"], tick, side="right") - 1]
+        return int(size) if size.ndim == 0 else size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON; `from_dict` reads it back."""
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        if isinstance(self.batch_size, Profile):
+            data["batch_size"] = self.batch_size.to_dict()
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Clock:
+        """Return the clock that `to_dict` wrote."""
+        data = dict(data)
+        if isinstance(data.get("batch_size"), dict):
+            data["batch_size"] = Profile.from_dict(data["batch_size"])
+        unknown = set(data) - {field.name for field in fields(cls)}
+        if unknown:
+            raise value_error("data", data, f"no keys {sorted(unknown)}", "Clock.from_dict(clock.to_dict())")
+        return cls(**data)
+
+    # What binding asks
+
+    def forward(self, place: Place, length: Length) -> Place:
+        """Return the place `length` behind `place`; it may lie past the end of the run."""
+        return self._move(place, length, 1)
+
+    def backward(self, place: Place, length: Length) -> Place:
+        """Return the place `length` before `place`."""
+        return self._move(place, length, -1)
+
+    @property
+    def end(self) -> Place:
+        """Where the run ends."""
+        return Place(Fraction(self._ticks), Fraction(self.total_examples))
+
+    def segments_between(self, first: int, last: int | None) -> list[tuple[int, Segment]]:
+        """Return (tick, segment) for each segment that the ticks [first, last) meet.
+
+        The last segment goes on for ever, so that ticks past the end of the run meet it too.
+        """
+        index = max(0, bisect.bisect_right(self._segments, first, key=lambda segment: segment.tick) - 1)
+        met = []
+        for segment in self._segments[index:]:
+            if last is not None and segment.tick >= last:
+                break
+            met.append((max(first, segment.tick), segment))
+        return met
+
+    def example_at_tick(self, tick: Fraction) -> Fraction:
+        """Return the examples consumed at a tick, in between by the straight line."""
+        segment = self._segment(tick, 0)
+        whole, part = divmod(tick - segment.tick, segment.pass_ticks)
+        full = segment.pass_ticks - 1
+        if part > full:  # within the last, possibly partial batch of a pass
+            seen = full * segment.micro_batch
+            within = seen + (part - full) * (segment.pass_examples - seen)
+        else:
+            within = part * segment.micro_batch
+        return segment.example + whole * segment.pass_examples + within
+
+    def _tick_at_example(self, example: Fraction) -> Fraction:
+        segment = self._segment(example, 1)
+        whole, part = divmod(example - segment.example, segment.pass_examples)
+        full = (segment.pass_ticks - 1) * segment.micro_batch
+        if part > full:
+            within = segment.pass_ticks - 1 + (part - full) / (segment.pass_examples - full)
+        else:
+            within = part / segment.micro_batch
+        return segment.tick + whole * segment.pass_ticks + within
+
+    def _move(self, place: Place, length: Length, sign: int) -> Place:
+        amount = sign * length.exact
+        if length.unit == "steps":
+            tick = place.tick + amount * self.gradient_accumulation_steps
+            return Place(tick, self.example_at_tick(tick))
+        assert place.example is not None
+        if length.unit == "epochs":
+            example = self._example_at_epoch(self._epoch_at_example(place.example) + amount)
+        elif length.unit == "fraction":
+            example = place.example + amount * self.total_examples
+        else:
+            example = place.example + amount
+        return Place(self._tick_at_example(example), example)
+
+    def _example_at_epoch(self, epoch: Fraction) -> Fraction:
+        index = max(0, bisect.bisect_right(self._runs, epoch, key=lambda run: run.epoch) - 1)
+        run = self._runs[index]
+        return run.example + (epoch - run.epoch) * run.examples
+
+    def _epoch_at_example(self, example: Fraction) -> Fraction:
+        index = max(0, bisect.bisect_right(self._runs, example, key=lambda run: run.example) - 1)
+        run = self._runs[index]
+        return run.epoch + (example - run.example) / run.examples
+
+    def _segment(self, value: Fraction, column: int) -> Segment:
+        index = bisect.bisect_right(self._segments, value, key=lambda segment: segment[column]) - 1
+        return self._segments[max(0, index)]
+
+    # How the run is laid out, worked out once
+
+    @cached_property
+    def _stretches(self) -> list[Stretch]:
+        if isinstance(self.batch_size, Profile):
+            return stretches(self.batch_size, self.examples, self.epochs, self.multiple_of)
+        return [Stretch("examples", (Fraction(0),), (self.batch_size,), None)]
+
+    @cached_property
+    def _layout(self) -> tuple[list[Segment], list[Passes]]:
+        return lay_out(
+            self._stretches,
+            self.examples,
+            self.epochs,
+            self.drop_remainder,
+            self.gradient_accumulation_steps,
+        )
+
+    @property
+    def _segments(self) -> list[Segment]:
+        return self._layout[0]
+
+    @property
+    def _runs(self) -> list[Passes]:
+        return self._layout[1]
+
+    @property
+    def _ticks(self) -> int:
+        last = self._segments[-1]
+        return last.tick + last.ticks
+
+    @cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        names = ("tick", "example", "micro_batch", "pass_ticks", "pass_examples", "batch_size")
+        rows = {name: np.array([getattr(s, name) for s in self._segments], "int64") for name in names}
+        # One row more, so that the end of the run is a row of its own and the total holds from there.
+        rows["tick"] = np.append(rows["tick"], self._ticks)
+        rows["example"] = np.append(rows["example"], self.total_examples)
+        for name in names[2:]:
+            rows[name] = np.append(rows[name], rows[name][-1])
+        return rows
+
+
+def lay_out(
+    sizes: list[Stretch], examples: int, epochs: int, drop_remainder: bool, parts: int
+) -> tuple[list[Segment], list[Passes]]:
+    """Walk through the run, size by size and pass by pass; equal whole passes are walked at once."""
+    segments: list[Segment] = []
+    runs: list[Passes] = []
+    walk = _Sizes(sizes, parts)
+    tick = example = epoch = 0
+    while epoch < epochs:
+        began, position = example, epoch * examples
+        size = walk.at(tick, position)
+        micro = min(size // parts, examples)
+        ticks = examples // micro if drop_remainder else -(-examples // micro)
+        consumed = ticks * micro if drop_remainder else examples
+        passes = min(epochs - epoch, walk.whole_passes(tick, position, ticks, examples))
+        if drop_remainder and size // parts > examples:
+            passes = ticks = 0
+        if passes:
+            if ticks:
+                segments.append(
+                    Segment(
+                        tick, example, passes * ticks, passes * consumed, micro, ticks, consumed, micro * parts
+                    )
+                )
+            runs.append(Passes(epoch, example, passes, consumed))
+            tick, example, epoch = tick + passes * ticks, example + passes * consumed, epoch + passes
+            continue
+        left = examples
+        while left:
+            micro = min(walk.at(tick, position) // parts, examples)
+            size = micro * parts
+            count = min(left // micro, walk.ticks_left(tick, position, micro))
+            if count == 0:
+                if drop_remainder:
+                    break
+                micro, count = left, 1
+            seen = count * micro
+            segments.append(Segment(tick, example, count, seen, micro, count, seen, size))
+            tick, example, left, position = tick + count, example + seen, left - seen, position + seen
+        if example > began:
+            runs.append(Passes(epoch, began, 1, example - began))
+        epoch += 1
+    return segments, runs
+
+
+class _Sizes:
+    """The size in force, while the walk goes on; asked with ticks and data position that only grow."""
+
+    def __init__(self, sizes: list[Stretch], parts: int):
+        self.sizes, self.parts = sizes, parts
+        self.index = 0
+        self.began = Fraction(0)  # of the stretch, in its own unit
+        self.offset = 0
+
+    def at(self, tick: int, position: int) -> int:
+        while True:
+            stretch = self.sizes[self.index]
+            now = self._now(stretch, tick, position)
+            if stretch.length is not None and now >= stretch.length and self.index + 1 < len(self.sizes):
+                end = self.began + stretch.length
+                self.index += 1
+                # The next phase begins where this one ends, in its own unit, if that is the same one.
+                following = self.sizes[self.index]
+                self.began = (
+                    end if following.unit == stretch.unit else self._count(following, tick, position)
+                )
+                self.offset = 0
+                continue
+            self.offset = bisect.bisect_right(stretch.offsets, now) - 1
+            return stretch.sizes[self.offset]
+
+    def ticks_left(self, tick: int, position: int, micro: int) -> int:
+        """Micro-batches of size `micro` that begin before the size may change."""
+        left = self._left(tick, position)
+        if left is None:
+            return 1 << 62
+        return math.ceil(left * self.parts if self._unit == "steps" else left / micro)
+
+    def whole_passes(self, tick: int, position: int, ticks: int, examples: int) -> int:
+        """Whole passes that end before the size may change."""
+        left = self._left(tick, position)
+        if left is None:
+            return 1 << 62
+        return int(left * self.parts // max(1, ticks) if self._unit == "steps" else left // examples)
+
+    @property
+    def _unit(self) -> str:
+        return self.sizes[self.index].unit
+
+    def _left(self, tick: int, position: int) -> Fraction | None:
+        stretch = self.sizes[self.index]
+        changes = (*stretch.offsets[self.offset + 1 :][:1], stretch.length)[0]
+        return None if changes is None else changes - self._now(stretch, tick, position)
+
+    def _now(self, stretch: Stretch, tick: int, position: int) -> Fraction:
+        return self._count(stretch, tick, position) - self.began
+
+    def _count(self, stretch: Stretch, tick: int, position: int) -> Fraction:
+        return Fraction(tick, self.parts) if stretch.unit == "steps" else Fraction(position)
+
+
+def places(profile: Profile, clock: Clock | None, gradient_accumulation_steps: int = 1) -> list[Place | None]:
+    """Return where each phase begins, and last where the profile ends (`None` for never).
+
+    Raises:
+        ValueError: if a phase needs a clock and there is none, or the phases are longer than the run.
+    """
+    if clock is None:
+        return _places_in_steps(profile, gradient_accumulation_steps)
+    found: list[Place | None] = [Place(Fraction(0), Fraction(0))]
+    phases = profile.phases
+    rest = next((i for i, phase in enumerate(phases) if phase.length.unit == "rest"), len(phases))
+    for phase in phases[:rest]:
+        found.append(clock.forward(found[-1], phase.length))  # type: ignore[arg-type]
+    behind = [clock.end] if rest < len(phases) else []
+    for phase in reversed(phases[rest + 1 :]):
+        behind.insert(0, clock.backward(behind[0], phase.length))
+    found += behind
+    _check_fits(profile, found, clock, rest)
+    return found
+
+
+def _places_in_steps(profile: Profile, parts: int) -> list[Place | None]:
+    found: list[Place | None] = [Place(Fraction(0), None)]
+    for index, phase in enumerate(profile.phases):
+        before = found[-1]
+        last = index + 1 == len(profile.phases)
+        if phase.length.unit == "steps" and before is not None:
+            found.append(Place(before.tick + phase.length.exact * parts, None))
+        elif phase.length.unit == "rest" and last and (phase.to is None or phase.shape.per_step):
+            found.append(None)  # It needs no end: it holds, or counts its own steps, for ever.
+        else:
+            raise _needs_clock(phase, profile)
+    return found
+
+
+def _needs_clock(phase: Phase, profile: Profile) -> ValueError:
+    what = "the rest of the run" if phase.length.unit == "rest" else phase.length.keyword
+    return value_error(
+        "clock",
+        None,
+        f"a clock, since `{phase!r}` needs one to know how long {what} is",
+        f"Schedule({profile!r}, {_EXAMPLE}), or lengths in steps",
+    )
+
+
+def _check_fits(profile: Profile, found: list[Place | None], clock: Clock, rest: int) -> None:
+    steps = [place.tick / clock.gradient_accumulation_steps for place in found if place is not None]
+    slack = Fraction(clock.steps + 1, 10**9)  # fractions such as 1/3 are not exact as decimals
+    if rest < len(profile.phases):
+        over = steps[rest] - steps[rest + 1] if rest + 1 < len(steps) else Fraction(0)
+        needed = clock.end.tick / clock.gradient_accumulation_steps + over
+    else:
+        over = steps[-1] - clock.end.tick / clock.gradient_accumulation_steps
+        needed = steps[-1]
+    if over <= slack:
+        return
+    lengths = ", ".join(phase.length.keyword for phase in profile.phases if phase.length.keyword)
+    raise value_error(
+        "profile",
+        profile,
+        f"phases that fit into the run of {clock.steps} updates "
+        f"({clock.epochs} epochs, {clock.total_examples} examples); {lengths} add up to {float(needed):g} updates",
+        "a phase without a length, which takes what is left: warmup(epochs=5) >> cosine()",
+    )
+
+
+def _count(name: str, value: Any) -> int:
+    value = number(name, value, _EXAMPLE)
+    if not isinstance(value, int):
+        raise type_error(name, value, "a whole number", _EXAMPLE)
+    if value < 1:
+        raise value_error(name, value, "a whole number, 1 or more", _EXAMPLE)
+    return value

@@ -1,42 +1,32 @@
-"""kwarmup: which batch size and learning rate to use, and how both should move during training."""
+"""kwarmup: which batch size and learning rate to use, and how both should move during training.
+
+The public names stand in `__init__.pyi`. A module is imported when a name of it is first used, so that
+profiles can be written, shown and plotted without waiting for Keras and TensorFlow.
+"""
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
-from kwarmup import shapes
-
-#: Every public name and the module it lives in. Modules are imported when a name is first used,
-#: so that profiles can be written, shown and plotted without waiting for TensorFlow.
-_HOMES = {
-    "Clock": "clock",
-    "Curve": "curve",
-    "Phase": "profile",
-    "Profile": "profile",
-    "Schedule": "schedule",
-    "cosine": "verbs",
-    "curve": "verbs",
-    "decay": "verbs",
-    "exponential": "verbs",
-    "hold": "verbs",
-    "linear": "verbs",
-    "polynomial": "verbs",
-    "warmup": "verbs",
-}
+import lazy_loader
 
 __version__ = "0.1.0"
-__all__ = sorted([*_HOMES, "shapes"])
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+from kwarmup import shapes  # noqa: E402  (a public module, and the one that floor 1 is extended through)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'kwarmup' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"kwarmup.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+class _Package(ModuleType):
+    """Keeps `kwarmup.curve` the function when something imports the module `kwarmup.curve`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in __all__ and isinstance(value, ModuleType) and name != "shapes":
+            return
+        super().__setattr__(name, value)
 
 
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+sys.modules[__name__].__class__ = _Package
 
 
 def _adapt(thing: Any) -> Any:

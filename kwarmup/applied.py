@@ -1,0 +1,35 @@
+"""What an optimizer has really done: how many updates, with which learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kwarmup.private import schedule_of
+from kwarmup.schedule import Schedule
+
+
+def updates(optimizer: keras.optimizers.Optimizer) -> int:
+    """Return how many updates the optimizer has applied; micro-batches and skipped steps do not count."""
+    # A conversion by numpy works inside a distribution strategy too, where int() of a variable raises.
+    return int(ops.convert_to_numpy(optimizer.iterations))
+
+
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Return the learning rate that the last update used; before the first update, the one it will use.
+
+    `optimizer.learning_rate` is the next one, and evaluating a schedule there costs as much as a small
+    training step, so a kwarmup schedule is evaluated on the host.
+    """
+    schedule = schedule_of(optimizer)
+    if schedule is None:
+        return float(ops.convert_to_numpy(optimizer.learning_rate))
+    inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
+    # Keras hands its raw counter of micro-batches to a schedule: this is where it stood at the update.
+    tick = max(0, updates(optimizer) * (inner.gradient_accumulation_steps or 1) - 1)
+    if isinstance(schedule, Schedule):
+        return float(schedule.curve.at_tick(np.asarray(tick, "int64"), np, "int64", "float64"))
+    return float(ops.convert_to_numpy(schedule(tick)))

@@ -1,0 +1,301 @@
+"""A plan: learning rate, batch size and clock as one frozen value."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+import numpy as np
+
+from kwarmup.clock import Clock, places
+from kwarmup.curve import Curve, as_profile
+from kwarmup.errors import Code, type_error, value_error
+from kwarmup.profile import Profile
+
+if TYPE_CHECKING:
+    from kwarmup.schedule import Schedule
+
+_EXAMPLE = "Plan(learning_rate=0.1 * (warmup(epochs=5) >> cosine()), batch_size=64, examples=50_000, epochs=30)"
+_CLOCK_KEYS = (
+    "examples",
+    "epochs",
+    "batch_size",
+    "drop_remainder",
+    "gradient_accumulation_steps",
+    "replicas",
+    "multiple_of",
+)
+
+
+class Row(NamedTuple):
+    """A phase in numbers: its first and last update, and what holds at both."""
+
+    phase: str
+    first: int
+    last: int
+    epochs: tuple[float, float]
+    batch_sizes: tuple[int, int]
+    learning_rates: tuple[float, float]
+
+
+class PlanWarning(UserWarning):
+    """A plan that can be carried out, but is probably not what its author wants."""
+
+
+@final
+@dataclass(frozen=True, init=False, repr=False)
+class Plan:
+    """How a model is to be trained: learning rate and batch size over a run of known length.
+
+    `learning rate = peak · profile · (batch / first batch) ** scaling`. A plan is immutable, hashable and
+    comparable; its `repr` is the code that makes it. Making one gives a `PlanWarning` where the peak
+    is never reached, the first updates have a learning rate of 0, or the decay ends before training does.
+
+    Args:
+        learning_rate: a profile with its peak in front, or a number.
+        batch_size: examples per update, over all replicas and accumulated micro-batches; a whole
+            number, or a profile such as `64 * (hold(epochs=10) >> hold(4))`.
+        examples: training examples in one pass over the data.
+        epochs: passes over the data.
+        scaling: 0, or 0.5 (square-root rule) or 1 (linear rule) to move the learning rate with the
+            batch size.
+        **clock: `drop_remainder`, `gradient_accumulation_steps`, `replicas` and `multiple_of`, as `Clock`
+            takes them.
+
+    Raises:
+        TypeError: if an argument is of another type.
+        ValueError: if the phases do not fit into the run, or a size does not divide; see `Clock`.
+
+    Papers: Goyal et al. 2017 (linear rule and warmup); Krizhevsky 2014 (square-root rule).
+
+    Example:
+
+    >>> from kwarmup import Plan, cosine, warmup
+    >>> plan = Plan(
+    ...     learning_rate=0.1 * (warmup(epochs=1) >> cosine()), batch_size=250, examples=1_000, epochs=3
+    ... )
+    >>> plan.clock.steps, plan.fit_arguments
+    (12, {'epochs': 3, 'batch_size': 250})
+    """
+
+    profile: Profile
+    clock: Clock
+    scaling: float
+
+    def __init__(
+        self,
+        *,
+        learning_rate: Profile | float,
+        batch_size: int | Profile,
+        examples: int,
+        epochs: int,
+        scaling: float = 0,
+        **clock: Any,
+    ):
+        unknown = set(clock) - set(_CLOCK_KEYS)
+        if unknown:
+            raise type_error(sorted(unknown)[0], clock, f"one of {', '.join(_CLOCK_KEYS[3:])}", _EXAMPLE)
+        bound = Clock(examples=examples, epochs=epochs, batch_size=batch_size, **clock)
+        object.__setattr__(self, "profile", as_profile(learning_rate))
+        object.__setattr__(self, "clock", bound)
+        object.__setattr__(self, "scaling", scaling)
+        for text in self.warnings:
+            warnings.warn(text, PlanWarning, stacklevel=2)
+
+    @cached_property
+    def curve(self) -> Curve:
+        """The learning rate in numbers: `plan.curve(step)`, in float64."""
+        return Curve(self.profile, self.clock, scaling=self.scaling)
+
+    @cached_property
+    def learning_rate(self) -> Schedule:
+        """The learning rate as Keras takes it: `SGD(plan.learning_rate)`."""
+        # Keras is not needed to write, show and store a plan.
+        from kwarmup.schedule import Schedule
+
+        return Schedule(self.profile, self.clock, scaling=self.scaling)
+
+    @property
+    def fit_arguments(self) -> dict[str, Any]:
+        """The arguments for `model.fit(x, y, **plan.fit_arguments)`: `epochs` and `batch_size`.
+
+        Under gradient accumulation `batch_size` is that of a micro-batch.
+
+        Raises:
+            ValueError: if `fit` on arrays cannot carry the plan out: the batch size changes, or the
+                last batch of each pass is dropped.
+        """
+        clock = self.clock
+        if not isinstance(clock.batch_size, int):
+            raise value_error(
+                "batch_size", clock.batch_size, "one whole number: `fit` keeps one batch size", "batch_size=64"
+            )
+        if clock.drop_remainder and clock.examples % (clock.batch_size // clock.gradient_accumulation_steps):
+            raise value_error(
+                "drop_remainder",
+                True,
+                "False: `fit` on arrays trains on the last, partial batch too",
+                f"plan.replace(drop_remainder=False), or a batch size that divides {clock.examples}",
+            )
+        return {"epochs": clock.epochs, "batch_size": clock.batch_size // clock.gradient_accumulation_steps}
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What is probably not meant, a sentence each; empty for a plan without faults."""
+        steps = self.clock.steps
+        ticks = np.array([piece.tick for piece in self.curve.pieces]) // self.curve.parts
+        looked_at = np.concatenate([ticks - 1, ticks, ticks + 1, np.linspace(0, steps - 1, 1000).astype("int64")])
+        looked_at = np.unique(looked_at.clip(0, max(0, steps - 1)))
+        rates = self.curve(looked_at)
+        found = []
+        if self.scaling == 0 and rates.max() < 0.999 * self.profile.peak:
+            found.append(
+                f"The peak of {self.profile.peak:g} is never reached: the largest learning rate in "
+                f"{steps:,} updates is {rates.max():g}. Shorten the warmup, or train longer."
+            )
+        still = looked_at[np.argmax(rates != 0)] if rates.any() else steps
+        if still > max(1, steps // 100):
+            found.append(
+                f"The first {still:,} of {steps:,} updates have a learning rate of 0 and change nothing. "
+                "Start above 0: warmup(start=0.01, ...)."
+            )
+        last = self.profile.phases[-1]
+        if last.to is not None and not last.shape.per_step and self.curve.end < steps - max(1, steps // 100):
+            found.append(
+                f"The last phase ends at update {self.curve.end:,} of {steps:,}; from there on the learning rate "
+                f"stays at {self.curve(steps):g}. Leave out the last phase's length, and it takes the rest."
+            )
+        return tuple(found)
+
+    def replace(self, **changes: Any) -> Plan:
+        """Return a plan with some arguments changed: `plan.replace(epochs=60)`.
+
+        Raises:
+            TypeError: if there is no argument of that name.
+        """
+        return Plan(**{**self._arguments, **changes})
+
+    @property
+    def rows(self) -> list[Row]:
+        """The plan in numbers: one row for each phase of the learning rate that has an update."""
+        bounds = places(self.profile, self.clock)
+        names = [repr(phase) for phase in self.profile.phases]
+        if bounds[-1] is not None and bounds[-1].tick < self.clock.end.tick:
+            bounds, names = [*bounds, self.clock.end], [*names, "(held)"]
+        found = []
+        for name, begin, end in zip(names, bounds[:-1], bounds[1:], strict=True):
+            assert begin is not None and end is not None
+            parts = self.clock.gradient_accumulation_steps
+            first, last = math.ceil(begin.tick / parts), min(math.ceil(end.tick / parts), self.clock.steps)
+            if last <= first:
+                continue
+            ends = np.array([first, last - 1])
+            found.append(
+                Row(
+                    phase=name,
+                    first=first,
+                    last=last - 1,
+                    epochs=(self.clock.epoch_at(first), self.clock.epoch_at(last)),
+                    batch_sizes=tuple(self.clock.batch_size_at(ends).tolist()),
+                    learning_rates=tuple(self.curve(ends).tolist()),
+                )
+            )
+        return found
+
+    def table(self) -> str:
+        """Return the plan as text: for each phase its updates, epochs, batch size and learning rate.
+
+        The learning rates are those of the phase's first and last update.
+
+        >>> from kwarmup import Plan, cosine, warmup
+        >>> plan = Plan(
+        ...     learning_rate=0.1 * (warmup(epochs=1) >> cosine()), batch_size=250, examples=1_000, epochs=3
+        ... )
+        >>> print(plan.table())
+        phase             updates  epochs  batch size     learning rate
+        warmup(epochs=1)   0 – 3    0 – 1         250         0 → 0.075
+        cosine()          4 – 11    1 – 3         250  0.1 → 0.00380602
+        12 updates, 3 epochs of 1,000 examples
+        """
+        cells = [("phase", "updates", "epochs", "batch size", "learning rate")]
+        for row in self.rows:
+            sizes = dict.fromkeys(f"{size:,}" for size in row.batch_sizes)
+            rates = dict.fromkeys(f"{rate:.6g}" for rate in row.learning_rates)
+            cells.append(
+                (
+                    row.phase,
+                    f"{row.first:,} – {row.last:,}",
+                    f"{row.epochs[0]:.4g} – {row.epochs[1]:.4g}",
+                    " → ".join(sizes),
+                    " → ".join(rates),
+                )
+            )
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+            for line in cells
+        ]
+        clock = self.clock
+        lines.append(f"{clock.steps:,} updates, {clock.epochs:,} epochs of {clock.examples:,} examples")
+        return "\n".join(line.rstrip() for line in lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data with the arguments of `Plan` as keys; `from_dict` reads it back."""
+        data = self._arguments
+        data["learning_rate"] = self.profile.to_dict()
+        data["batch_size"] = self.clock.to_dict()["batch_size"]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Plan:
+        """Return the plan that `to_dict` wrote.
+
+        Raises:
+            ValueError: if it is not such data.
+        """
+        if not isinstance(data, dict) or not {"learning_rate", "batch_size", "examples", "epochs"} <= set(data):
+            raise value_error(
+                "data", Code(repr(data)[:200]), "the data of a plan", "Plan.from_dict(plan.to_dict())"
+            )
+        data = dict(data, learning_rate=Profile.from_dict(data["learning_rate"]))
+        if isinstance(data["batch_size"], dict):
+            data["batch_size"] = Profile.from_dict(data["batch_size"])
+        return cls(**data)
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON text, indented for reading."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Return the plan that `to_json` wrote.
+
+        Raises:
+            ValueError: if the text is not JSON, or not that of a plan.
+        """
+        return cls.from_dict(json.loads(text))
+
+    def __repr__(self) -> str:
+        defaults = dict(scaling=0, drop_remainder=False, gradient_accumulation_steps=1, replicas=1, multiple_of=1)
+        words = [
+            f"{name}={value!r}"
+            for name, value in self._arguments.items()
+            if name not in defaults or value != defaults[name]
+        ]
+        return f"Plan({', '.join(words)})"
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        clock = {name: getattr(self.clock, name) for name in _CLOCK_KEYS}
+        return {
+            "learning_rate": self.profile,
+            "batch_size": clock.pop("batch_size"),
+            "examples": clock.pop("examples"),
+            "epochs": clock.pop("epochs"),
+            "scaling": self.scaling,
+            **clock,
+        }

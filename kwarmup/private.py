@@ -1,0 +1,19 @@
+"""The one place that touches private names of Keras, each with its reason; a test tells when a door moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+
+def schedule_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.schedules.LearningRateSchedule | None:
+    """Return the schedule inside an optimizer, `None` where its learning rate is a plain number.
+
+    `optimizer.learning_rate` is the schedule's value for the *next* update, and `get_config` a copy that
+    fails for schedules that cannot be serialised. The object itself has no public door.
+    """
+    # Under mixed precision the schedule lives on the optimizer that is wrapped.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    rate: Any = optimizer._learning_rate
+    return rate if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else None

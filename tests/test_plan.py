@@ -1,0 +1,158 @@
+"""Plan: one frozen value; its table, JSON, warnings and what `fit` is told."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from kwarmup import Clock, Plan, PlanWarning, Schedule, cosine, hold, linear, warmup
+
+PROFILE = 0.1 * (warmup(epochs=1) >> cosine())
+ARGUMENTS = dict(learning_rate=PROFILE, batch_size=250, examples=1_000, epochs=3)
+
+
+def silent(**changes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlanWarning)
+        return Plan(**{**ARGUMENTS, **changes})
+
+
+RAMP = silent(batch_size=100 * (hold(epochs=1) >> hold(2)), scaling=1, multiple_of=50)
+ACCUMULATED = silent(batch_size=240, gradient_accumulation_steps=4, replicas=2, drop_remainder=True)
+
+
+@pytest.mark.parametrize("plan", [silent(), RAMP, ACCUMULATED, silent(learning_rate=1)], ids=repr)
+def test_a_plan_comes_back_from_its_repr_and_its_json(plan):
+    names = dict(Plan=Plan, warmup=warmup, cosine=cosine, hold=hold)
+    assert eval(repr(plan), names) == plan
+    assert Plan.from_json(plan.to_json()) == plan
+    assert hash(Plan.from_json(plan.to_json())) == hash(plan)
+    assert set(json.loads(plan.to_json())) >= {"learning_rate", "batch_size", "examples", "epochs"}
+
+
+def test_plans_differ_where_an_argument_does():
+    plans = {silent(), RAMP, ACCUMULATED, silent(scaling=1), silent(epochs=4), silent(learning_rate=0.1)}
+    assert len(plans) == 6
+
+
+def test_a_plan_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        silent().scaling = 1
+
+
+def test_replace_makes_a_new_plan():
+    plan = silent()
+    assert plan.replace(epochs=6) == silent(epochs=6)
+    assert plan.clock.epochs == 3
+
+
+def test_the_learning_rate_is_the_bound_schedule():
+    plan = silent()
+    assert plan.learning_rate == Schedule(PROFILE, Clock(examples=1_000, epochs=3, batch_size=250))
+    np.testing.assert_allclose(plan.learning_rate(np.arange(14)), plan.curve(np.arange(14)), atol=1e-8)
+
+
+def test_scaling_moves_the_learning_rate_with_the_batch():
+    # 10 updates of 100 examples, then 5 of 200 a pass.
+    constant = silent(batch_size=100 * (hold(epochs=1) >> hold(2)), scaling=0, learning_rate=0.1)
+    assert constant.curve(np.array([9, 10])).tolist() == [0.1, 0.1]
+    assert constant.replace(scaling=1).curve(np.array([9, 10])).tolist() == [0.1, 0.2]
+    np.testing.assert_allclose(constant.replace(scaling=0.5).curve(10), 0.1 * 2**0.5, rtol=1e-12)
+
+
+def test_an_integer_learning_rate_is_a_float():
+    assert silent(learning_rate=1).curve(0) == 1.0
+
+
+def test_fit_is_told_the_micro_batch():
+    assert silent().fit_arguments == {"epochs": 3, "batch_size": 250}
+    assert silent(gradient_accumulation_steps=5).fit_arguments == {"epochs": 3, "batch_size": 50}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(batch_size=100 * (hold(epochs=1) >> hold(2))), "`batch_size`: expected one whole number"),
+        (dict(batch_size=300, drop_remainder=True), "`drop_remainder`: expected False"),
+    ],
+)
+def test_fit_refuses_what_it_cannot_carry_out(changes, words):
+    with pytest.raises(ValueError, match=words):
+        _ = silent(**changes).fit_arguments
+
+
+def test_dropping_nothing_is_allowed():
+    assert silent(drop_remainder=True).fit_arguments["batch_size"] == 250
+
+
+WARNED = {
+    "peak": (dict(learning_rate=0.1 * warmup()), "The peak of 0.1 is never reached"),
+    "zero": (
+        dict(learning_rate=0.1 * (hold(0, steps=4) >> hold(1))),
+        "The first 4 of 12 updates have a learning rate of 0",
+    ),
+    "end": (
+        dict(learning_rate=0.1 * (warmup(epochs=1) >> linear(epochs=1))),
+        "The last phase ends at update 8 of 12; from there on the learning rate stays at 0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), WARNED.values(), ids=WARNED)
+def test_a_doubtful_plan_warns(changes, words):
+    with pytest.warns(PlanWarning, match=words):
+        plan = Plan(**{**ARGUMENTS, **changes})
+    assert sum(words in text for text in plan.warnings) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        dict(learning_rate=0.1),
+        dict(learning_rate=0.1 * (warmup(epochs=1) >> hold())),
+        dict(learning_rate=0.1 * (warmup(steps=4) >> cosine(steps=8))),
+        dict(learning_rate=0.1 * hold(0.5), batch_size=100 * (hold(epochs=1) >> hold(2)), scaling=1),
+    ],
+    ids=repr,
+)
+def test_a_sound_plan_does_not_warn(changes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Plan(**{**ARGUMENTS, **changes}).warnings == ()
+
+
+def test_the_table_has_a_row_for_each_phase_and_one_for_what_is_held():
+    plan = silent(learning_rate=0.1 * (warmup(epochs=1) >> hold(steps=0) >> linear(to=0.5, epochs=1)))
+    rows = [(row.phase, row.first, row.last, row.epochs) for row in plan.rows]
+    assert rows == [
+        ("warmup(epochs=1)", 0, 3, (0, 1)),
+        ("linear(epochs=1, to=0.5)", 4, 7, (1, 2)),
+        ("(held)", 8, 11, (2, 3)),
+    ]
+    assert plan.rows[1].learning_rates == pytest.approx((0.1, 0.0625))
+    assert "12 updates, 3 epochs of 1,000 examples" in plan.table()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        (dict(batchsize=3), TypeError, "`batchsize`: expected one of drop_remainder"),
+        (dict(learning_rate="0.1"), TypeError, "`profile`: expected a profile or a number"),
+        (dict(scaling=2), ValueError, "`scaling`: expected 0"),
+        (dict(batch_size=0), ValueError, "`batch_size`: expected a whole number, 1 or more"),
+        (dict(batch_size=30, replicas=4), ValueError, "batch_size=32"),
+        (dict(learning_rate=warmup(epochs=4)), ValueError, "phases that fit into the run of 12 updates"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_bad_arguments(changes, kind, words):
+    with pytest.raises(kind, match=words):
+        Plan(**{**ARGUMENTS, **changes})
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"learning_rate": 1}'])
+def test_other_json_is_refused(text):
+    with pytest.raises(ValueError, match="expected the data of a plan"):
+        Plan.from_json(text)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import sys
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from kwarmup.errors import type_error, value_error
+from kwarmup.errors import Code, type_error, value_error
 from kwarmup.length import Length, number
 from kwarmup.profile import Phase, Profile
 from kwarmup.sizes import Stretch, stretches
@@ -121,11 +122,11 @@ class Clock:
                         if isinstance(self.batch_size, int)
                         else f"Clock(..., multiple_of={parts})",
                     )
-        if not self._segments:
+        if any(run.examples == 0 for run in self._runs):
             raise value_error(
                 "drop_remainder",
                 True,
-                f"a batch size of at most {self.examples}, or nothing is left of each pass",
+                f"micro-batches of at most {self.examples} examples, or nothing is left of a pass",
                 f"Clock(examples={self.examples}, epochs={self.epochs}, batch_size={self.examples})",
             )
 
@@ -155,12 +156,7 @@ class Clock:
         >>> Clock(examples=100, epochs=3, batch_size=32).examples_at([0, 3, 4, 5]).tolist()
         [0, 96, 100, 132]
         """
-        rows = self._columns
-        tick = np.minimum(np.asarray(step, "int64") * self.gradient_accumulation_steps, self._ticks)
-        row = np.searchsorted(rows["tick"], tick, side="right") - 1
-        tick, passes = tick - rows["tick"][row], rows["pass_ticks"][row]
-        whole, part = tick // passes, tick % passes
-        seen = rows["example"][row] + whole * rows["pass_examples"][row] + part * rows["micro_batch"][row]
+        seen = self._examples_at_tick(np.asarray(step, "int64") * self.gradient_accumulation_steps)
         return int(seen) if seen.ndim == 0 else seen
 
     def step_at(self, **length: Any) -> int:
@@ -174,7 +170,10 @@ class Clock:
         >>> Clock(examples=100, epochs=3, batch_size=32).step_at(examples=97)
         4
         """
-        place = self.forward(Place(Fraction(0), Fraction(0)), Length.read("step_at", **length))
+        asked = Length.read("step_at", **length)
+        if asked.value is None:
+            raise type_error("step_at", Code("step_at()"), "exactly one length", "step_at(epochs=1)")
+        place = self.forward(Place(Fraction(0), Fraction(0)), asked)
         if place.tick > self._ticks:
             raise value_error("step_at", length, f"a place within the {self.steps} updates", "step_at(fraction=1)")
         return math.ceil(place.tick / self.gradient_accumulation_steps)
@@ -202,6 +201,33 @@ class Clock:
         tick = np.asarray(step, "int64") * self.gradient_accumulation_steps
         size = rows["batch_size"][np.searchsorted(rows["tick"], tick, side="right") - 1]
         return int(size) if size.ndim == 0 else size
+
+    def micro_batches(self, epoch: int) -> np.ndarray:
+        """Return the number of examples in each micro-batch of pass `epoch`, in order.
+
+        Without accumulation a micro-batch is the batch of an update.
+
+        Args:
+            epoch: which pass over the data, from 0.
+
+        Raises:
+            ValueError: if there is no such pass.
+
+        >>> Clock(examples=100, epochs=3, batch_size=32).micro_batches(2).tolist()
+        [32, 32, 32, 4]
+        """
+        if not 0 <= epoch < self.epochs:
+            raise value_error("epoch", epoch, f"a pass from 0 to {self.epochs - 1}", "clock.micro_batches(0)")
+        first, last = self.first_micro_batch(epoch), self.first_micro_batch(epoch + 1)
+        return np.diff(self._examples_at_tick(np.arange(first, last + 1)))
+
+    def first_micro_batch(self, epoch: int) -> int:
+        """Return how many micro-batches are over when pass `epoch` begins.
+
+        >>> Clock(examples=100, epochs=3, batch_size=32).first_micro_batch(2)
+        8
+        """
+        return math.ceil(self._tick_at_example(self._example_at_epoch(Fraction(epoch))))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON; `from_dict` reads it back."""
@@ -270,6 +296,14 @@ class Clock:
         else:
             within = part / segment.micro_batch
         return segment.tick + whole * segment.pass_ticks + within
+
+    def _examples_at_tick(self, tick: np.ndarray) -> np.ndarray:
+        rows = self._columns
+        tick = np.clip(tick, 0, self._ticks)
+        row = np.searchsorted(rows["tick"], tick, side="right") - 1
+        tick, passes = tick - rows["tick"][row], rows["pass_ticks"][row]
+        whole, part = tick // passes, tick % passes
+        return rows["example"][row] + whole * rows["pass_examples"][row] + part * rows["micro_batch"][row]
 
     def _move(self, place: Place, length: Length, sign: int) -> Place:
         amount = sign * length.exact
@@ -350,15 +384,14 @@ def lay_out(
     runs: list[Passes] = []
     walk = _Sizes(sizes, parts)
     tick = example = epoch = 0
+    # A batch larger than the data holds all of it, or is dropped like any other remainder.
+    largest = sys.maxsize if drop_remainder else examples
     while epoch < epochs:
         began, position = example, epoch * examples
-        size = walk.at(tick, position)
-        micro = min(size // parts, examples)
+        micro = min(walk.at(tick, position) // parts, largest)
         ticks = examples // micro if drop_remainder else -(-examples // micro)
         consumed = ticks * micro if drop_remainder else examples
         passes = min(epochs - epoch, walk.whole_passes(tick, position, ticks, examples))
-        if drop_remainder and size // parts > examples:
-            passes = ticks = 0
         if passes:
             if ticks:
                 segments.append(
@@ -371,7 +404,7 @@ def lay_out(
             continue
         left = examples
         while left:
-            micro = min(walk.at(tick, position) // parts, examples)
+            micro = min(walk.at(tick, position) // parts, largest)
             size = micro * parts
             count = min(left // micro, walk.ticks_left(tick, position, micro))
             if count == 0:
@@ -381,8 +414,7 @@ def lay_out(
             seen = count * micro
             segments.append(Segment(tick, example, count, seen, micro, count, seen, size))
             tick, example, left, position = tick + count, example + seen, left - seen, position + seen
-        if example > began:
-            runs.append(Passes(epoch, began, 1, example - began))
+        runs.append(Passes(epoch, began, 1, example - began))
         epoch += 1
     return segments, runs
 

@@ -17,6 +17,8 @@ from kwarmup.errors import Code, type_error, value_error
 from kwarmup.profile import Profile
 
 if TYPE_CHECKING:
+    import keras
+
     from kwarmup.schedule import Schedule
 
 _EXAMPLE = "Plan(learning_rate=0.1 * (warmup(epochs=5) >> cosine()), batch_size=64, examples=50_000, epochs=30)"
@@ -43,7 +45,18 @@ class Row(NamedTuple):
 
 
 class PlanWarning(UserWarning):
-    """A plan that can be carried out, but is probably not what its author wants."""
+    """A plan that can be carried out, but is probably not what its author wants.
+
+    Example:
+
+    >>> import warnings
+    >>> from kwarmup import Plan, PlanWarning, warmup
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", PlanWarning)  # where it is meant so
+    ...     plan = Plan(learning_rate=0.1 * warmup(epochs=3), batch_size=10, examples=100, epochs=3)
+    >>> plan.warnings[0][:32]
+    'The peak of 0.1 is never reached'
+    """
 
 
 @final
@@ -79,7 +92,7 @@ class Plan:
     ...     learning_rate=0.1 * (warmup(epochs=1) >> cosine()), batch_size=250, examples=1_000, epochs=3
     ... )
     >>> plan.clock.steps, plan.fit_arguments
-    (12, {'epochs': 3, 'batch_size': 250})
+    (12, {'epochs': 3, 'steps_per_epoch': 4, 'batch_size': 250})
     """
 
     profile: Profile
@@ -119,29 +132,89 @@ class Plan:
 
         return Schedule(self.profile, self.clock, scaling=self.scaling)
 
-    @property
-    def fit_arguments(self) -> dict[str, Any]:
-        """The arguments for `model.fit(x, y, **plan.fit_arguments)`: `epochs` and `batch_size`.
+    def fit(
+        self, model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None, **arguments: Any
+    ) -> keras.callbacks.History:
+        """Train a compiled model by this plan, with true epochs: each is one pass over the data.
 
-        Under gradient accumulation `batch_size` is that of a micro-batch.
+        Before the first update the model is compared with the plan, and behind each pass the number of
+        updates with the clock's. Callbacks and validation see one training.
+
+        Args:
+            model: compiled with `plan.learning_rate`, or with a learning rate of its own.
+            x: arrays in any nesting, a `tf.data.Dataset` of single examples, a `PyDataset`, a generator
+                of batches of any size, or a function that makes one for each pass.
+            y: targets, beside arrays.
+            sample_weight: weights, beside arrays.
+            **arguments: `seed` (0; the order of arrays in each pass follows from it, `None` leaves them in
+                order), and what Keras's `fit` takes: `validation_data`, `callbacks`, `verbose`,
+                `class_weight` and so on.
+
+        Returns:
+            The `History` of the training.
 
         Raises:
-            ValueError: if `fit` on arrays cannot carry the plan out: the batch size changes, or the
-                last batch of each pass is dropped.
+            ValueError: if the model or the data do not fit the plan; both numbers are said.
+            TypeError: if an argument is given that the plan decides, such as `batch_size`.
+
+        Example:
+
+        >>> import keras, numpy as np
+        >>> from kwarmup import Plan, hold, warmup
+        >>> plan = Plan(
+        ...     learning_rate=0.1 * (warmup(epochs=1) >> hold()),
+        ...     batch_size=10 * (hold(epochs=2) >> hold(5)),
+        ...     examples=100,
+        ...     epochs=4,
+        ... )
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.SGD(plan.learning_rate), "mse")
+        >>> history = plan.fit(model, np.ones((100, 3)), np.ones((100, 1)), verbose=0)
+        >>> len(history.history["loss"]), int(model.optimizer.iterations), plan.clock.steps
+        (4, 24, 24)
+        """
+        from kwarmup.fit import fit
+
+        return fit(self, model, x, y, sample_weight, **arguments)
+
+    def batches(self, x: Any, y: Any = None, sample_weight: Any = None, seed: int | None = 0) -> Any:
+        """Return the batches of the whole run, for `model.fit(plan.batches(x, y), **plan.fit_arguments)`.
+
+        They are those that `plan.fit` trains on, in the same order.
+
+        Args:
+            x: as for `fit`.
+            y: as for `fit`.
+            sample_weight: as for `fit`.
+            seed: as for `fit`.
+
+        Returns:
+            A `tf.data.Dataset` on TensorFlow, a generator on other backends.
+
+        Raises:
+            ValueError: if the data has another number of examples than the plan.
+        """
+        from kwarmup.batches import Batches
+
+        return Batches(self.clock, x, y, sample_weight, seed).between(0, self.clock.epochs)
+
+    @property
+    def fit_arguments(self) -> dict[str, Any]:
+        """The arguments for `model.fit`: `epochs`, `steps_per_epoch`, and `batch_size` where it is constant.
+
+        With `plan.batches` as the data, or, for a constant batch size, with arrays. Keras keeps the length
+        of the first epoch for all others; so where passes differ in their number of updates, the whole
+        run is one Keras epoch here (`plan.fit` has true epochs). Under gradient accumulation all
+        numbers count micro-batches.
         """
         clock = self.clock
-        if not isinstance(clock.batch_size, int):
-            raise value_error(
-                "batch_size", clock.batch_size, "one whole number: `fit` keeps one batch size", "batch_size=64"
-            )
-        if clock.drop_remainder and clock.examples % (clock.batch_size // clock.gradient_accumulation_steps):
-            raise value_error(
-                "drop_remainder",
-                True,
-                "False: `fit` on arrays trains on the last, partial batch too",
-                f"plan.replace(drop_remainder=False), or a batch size that divides {clock.examples}",
-            )
-        return {"epochs": clock.epochs, "batch_size": clock.batch_size // clock.gradient_accumulation_steps}
+        begins = {clock.first_micro_batch(e + 1) - clock.first_micro_batch(e) for e in range(clock.epochs)}
+        if len(begins) > 1:
+            return {"epochs": 1, "steps_per_epoch": clock.first_micro_batch(clock.epochs)}
+        arguments = {"epochs": clock.epochs, "steps_per_epoch": begins.pop()}
+        if isinstance(clock.batch_size, int):
+            arguments["batch_size"] = clock.batch_size // clock.gradient_accumulation_steps
+        return arguments
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:

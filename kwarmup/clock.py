@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import bisect
 import math
-import sys
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
@@ -16,36 +15,10 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from kwarmup.errors import Code, type_error, value_error
+from kwarmup.layout import Passes, Segment, lay_out
 from kwarmup.length import Length, number
-from kwarmup.profile import Phase, Profile
-from kwarmup.sizes import Stretch, stretches
-
-
-class Segment(NamedTuple):
-    """Micro-batches of one size, over a part of a pass or over several whole passes alike.
-
-    The micro-batch `tick + q * pass_ticks + r` begins when
-    `example + q * pass_examples + r * micro_batch` examples have been consumed. `batch_size` is the
-    size of an update here; a last, partial batch has the one of the batches before it.
-    """
-
-    tick: int
-    example: int
-    ticks: int
-    examples: int
-    micro_batch: int
-    pass_ticks: int
-    pass_examples: int
-    batch_size: int
-
-
-class Passes(NamedTuple):
-    """Equal passes over the data: the first one's number and where it begins."""
-
-    epoch: int
-    example: int
-    count: int
-    examples: int
+from kwarmup.profile import Profile
+from kwarmup.sizes import Rounding, Stretch, stretches
 
 
 class Place(NamedTuple):
@@ -79,11 +52,14 @@ class Clock:
             are never applied.
         replicas: devices that share each batch.
         multiple_of: batch sizes from a profile are rounded to the nearest multiple of this.
+        min_batch_size: the smallest size that a profile may lead to; `None` for `multiple_of`.
+        max_batch_size: the largest size that a profile may lead to; `None` for no limit.
 
     Raises:
         TypeError: if an argument is not of the type above.
         ValueError: if one is not above 0, if the batch size does not divide by accumulation and
-            replicas, or if `drop_remainder` would leave no batch.
+            replicas, if a limit is no multiple of `multiple_of`, or if `drop_remainder` would leave
+            no batch.
 
     Example:
 
@@ -99,10 +75,14 @@ class Clock:
     gradient_accumulation_steps: int = 1
     replicas: int = 1
     multiple_of: int = 1
+    min_batch_size: int | None = None
+    max_batch_size: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("examples", "epochs", "gradient_accumulation_steps", "replicas", "multiple_of"):
             object.__setattr__(self, name, _count(name, getattr(self, name)))
+        for name in ("min_batch_size", "max_batch_size"):
+            self._check_limit(name, getattr(self, name))
         if not isinstance(self.drop_remainder, bool | np.bool_):
             raise type_error("drop_remainder", self.drop_remainder, "True or False", _EXAMPLE)
         object.__setattr__(self, "drop_remainder", bool(self.drop_remainder))
@@ -133,6 +113,20 @@ class Clock:
     def __repr__(self) -> str:
         shown = [f for f in fields(self) if getattr(self, f.name) != f.default]
         return f"Clock({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
+
+    def _check_limit(self, name: str, limit: Any) -> None:
+        if limit is None:
+            return
+        limit = _count(name, limit)
+        low = self.min_batch_size or 0 if name == "max_batch_size" else 0
+        if limit % self.multiple_of or limit < low or not isinstance(self.batch_size, Profile):
+            raise value_error(
+                name,
+                limit,
+                f"a multiple of {self.multiple_of}, {low} or more, beside a batch size that is a profile",
+                "Clock(..., batch_size=64 * linear(to=8, epochs=4), min_batch_size=64, max_batch_size=256)",
+            )
+        object.__setattr__(self, name, limit)
 
     # What the user asks
 
@@ -320,17 +314,17 @@ class Clock:
         return Place(self._tick_at_example(example), example)
 
     def _example_at_epoch(self, epoch: Fraction) -> Fraction:
-        index = max(0, bisect.bisect_right(self._runs, epoch, key=lambda run: run.epoch) - 1)
+        index = max(0, bisect.bisect_right(self._runs, epoch, key=lambda run: Fraction(run.epoch)) - 1)
         run = self._runs[index]
         return run.example + (epoch - run.epoch) * run.examples
 
     def _epoch_at_example(self, example: Fraction) -> Fraction:
-        index = max(0, bisect.bisect_right(self._runs, example, key=lambda run: run.example) - 1)
+        index = max(0, bisect.bisect_right(self._runs, example, key=lambda run: Fraction(run.example)) - 1)
         run = self._runs[index]
         return run.epoch + (example - run.example) / run.examples
 
     def _segment(self, value: Fraction, column: int) -> Segment:
-        index = bisect.bisect_right(self._segments, value, key=lambda segment: segment[column]) - 1
+        index = bisect.bisect_right(self._segments, value, key=lambda segment: Fraction(segment[column])) - 1
         return self._segments[max(0, index)]
 
     # How the run is laid out, worked out once
@@ -338,7 +332,8 @@ class Clock:
     @cached_property
     def _stretches(self) -> list[Stretch]:
         if isinstance(self.batch_size, Profile):
-            return stretches(self.batch_size, self.examples, self.epochs, self.multiple_of)
+            rounding = Rounding(self.multiple_of, self.min_batch_size or self.multiple_of, self.max_batch_size)
+            return stretches(self.batch_size, self.examples, self.epochs, rounding)
         return [Stretch("examples", (Fraction(0),), (self.batch_size,), None)]
 
     @cached_property
@@ -374,171 +369,6 @@ class Clock:
         for name in names[2:]:
             rows[name] = np.append(rows[name], rows[name][-1])
         return rows
-
-
-def lay_out(
-    sizes: list[Stretch], examples: int, epochs: int, drop_remainder: bool, parts: int
-) -> tuple[list[Segment], list[Passes]]:
-    """Walk through the run, size by size and pass by pass; equal whole passes are walked at once."""
-    segments: list[Segment] = []
-    runs: list[Passes] = []
-    walk = _Sizes(sizes, parts)
-    tick = example = epoch = 0
-    # A batch larger than the data holds all of it, or is dropped like any other remainder.
-    largest = sys.maxsize if drop_remainder else examples
-    while epoch < epochs:
-        began, position = example, epoch * examples
-        micro = min(walk.at(tick, position) // parts, largest)
-        ticks = examples // micro if drop_remainder else -(-examples // micro)
-        consumed = ticks * micro if drop_remainder else examples
-        passes = min(epochs - epoch, walk.whole_passes(tick, position, ticks, examples))
-        if passes:
-            if ticks:
-                segments.append(
-                    Segment(
-                        tick, example, passes * ticks, passes * consumed, micro, ticks, consumed, micro * parts
-                    )
-                )
-            runs.append(Passes(epoch, example, passes, consumed))
-            tick, example, epoch = tick + passes * ticks, example + passes * consumed, epoch + passes
-            continue
-        left = examples
-        while left:
-            micro = min(walk.at(tick, position) // parts, largest)
-            size = micro * parts
-            count = min(left // micro, walk.ticks_left(tick, position, micro))
-            if count == 0:
-                if drop_remainder:
-                    break
-                micro, count = left, 1
-            seen = count * micro
-            segments.append(Segment(tick, example, count, seen, micro, count, seen, size))
-            tick, example, left, position = tick + count, example + seen, left - seen, position + seen
-        runs.append(Passes(epoch, began, 1, example - began))
-        epoch += 1
-    return segments, runs
-
-
-class _Sizes:
-    """The size in force, while the walk goes on; asked with ticks and data position that only grow."""
-
-    def __init__(self, sizes: list[Stretch], parts: int):
-        self.sizes, self.parts = sizes, parts
-        self.index = 0
-        self.began = Fraction(0)  # of the stretch, in its own unit
-        self.offset = 0
-
-    def at(self, tick: int, position: int) -> int:
-        while True:
-            stretch = self.sizes[self.index]
-            now = self._now(stretch, tick, position)
-            if stretch.length is not None and now >= stretch.length and self.index + 1 < len(self.sizes):
-                end = self.began + stretch.length
-                self.index += 1
-                # The next phase begins where this one ends, in its own unit, if that is the same one.
-                following = self.sizes[self.index]
-                self.began = (
-                    end if following.unit == stretch.unit else self._count(following, tick, position)
-                )
-                self.offset = 0
-                continue
-            self.offset = bisect.bisect_right(stretch.offsets, now) - 1
-            return stretch.sizes[self.offset]
-
-    def ticks_left(self, tick: int, position: int, micro: int) -> int:
-        """Micro-batches of size `micro` that begin before the size may change."""
-        left = self._left(tick, position)
-        if left is None:
-            return 1 << 62
-        return math.ceil(left * self.parts if self._unit == "steps" else left / micro)
-
-    def whole_passes(self, tick: int, position: int, ticks: int, examples: int) -> int:
-        """Whole passes that end before the size may change."""
-        left = self._left(tick, position)
-        if left is None:
-            return 1 << 62
-        return int(left * self.parts // max(1, ticks) if self._unit == "steps" else left // examples)
-
-    @property
-    def _unit(self) -> str:
-        return self.sizes[self.index].unit
-
-    def _left(self, tick: int, position: int) -> Fraction | None:
-        stretch = self.sizes[self.index]
-        changes = (*stretch.offsets[self.offset + 1 :][:1], stretch.length)[0]
-        return None if changes is None else changes - self._now(stretch, tick, position)
-
-    def _now(self, stretch: Stretch, tick: int, position: int) -> Fraction:
-        return self._count(stretch, tick, position) - self.began
-
-    def _count(self, stretch: Stretch, tick: int, position: int) -> Fraction:
-        return Fraction(tick, self.parts) if stretch.unit == "steps" else Fraction(position)
-
-
-def places(profile: Profile, clock: Clock | None, gradient_accumulation_steps: int = 1) -> list[Place | None]:
-    """Return where each phase begins, and last where the profile ends (`None` for never).
-
-    Raises:
-        ValueError: if a phase needs a clock and there is none, or the phases are longer than the run.
-    """
-    if clock is None:
-        return _places_in_steps(profile, gradient_accumulation_steps)
-    found: list[Place | None] = [Place(Fraction(0), Fraction(0))]
-    phases = profile.phases
-    rest = next((i for i, phase in enumerate(phases) if phase.length.unit == "rest"), len(phases))
-    for phase in phases[:rest]:
-        found.append(clock.forward(found[-1], phase.length))  # type: ignore[arg-type]
-    behind = [clock.end] if rest < len(phases) else []
-    for phase in reversed(phases[rest + 1 :]):
-        behind.insert(0, clock.backward(behind[0], phase.length))
-    found += behind
-    _check_fits(profile, found, clock, rest)
-    return found
-
-
-def _places_in_steps(profile: Profile, parts: int) -> list[Place | None]:
-    found: list[Place | None] = [Place(Fraction(0), None)]
-    for index, phase in enumerate(profile.phases):
-        before = found[-1]
-        last = index + 1 == len(profile.phases)
-        if phase.length.unit == "steps" and before is not None:
-            found.append(Place(before.tick + phase.length.exact * parts, None))
-        elif phase.length.unit == "rest" and last and (phase.to is None or phase.shape.per_step):
-            found.append(None)  # It needs no end: it holds, or counts its own steps, for ever.
-        else:
-            raise _needs_clock(phase, profile)
-    return found
-
-
-def _needs_clock(phase: Phase, profile: Profile) -> ValueError:
-    what = "the rest of the run" if phase.length.unit == "rest" else phase.length.keyword
-    return value_error(
-        "clock",
-        None,
-        f"a clock, since `{phase!r}` needs one to know how long {what} is",
-        f"Schedule({profile!r}, {_EXAMPLE}), or lengths in steps",
-    )
-
-
-def _check_fits(profile: Profile, found: list[Place | None], clock: Clock, rest: int) -> None:
-    steps = [place.tick / clock.gradient_accumulation_steps for place in found if place is not None]
-    slack = Fraction(clock.steps + 1, 10**9)  # fractions such as 1/3 are not exact as decimals
-    if rest < len(profile.phases):
-        over = steps[rest] - steps[rest + 1] if rest + 1 < len(steps) else Fraction(0)
-        needed = clock.end.tick / clock.gradient_accumulation_steps + over
-    else:
-        over = steps[-1] - clock.end.tick / clock.gradient_accumulation_steps
-        needed = steps[-1]
-    if over <= slack:
-        return
-    lengths = ", ".join(phase.length.keyword for phase in profile.phases if phase.length.keyword)
-    raise value_error(
-        "profile",
-        profile,
-        f"phases that fit into the run of {clock.steps} updates "
-        f"({clock.epochs} epochs, {clock.total_examples} examples); {lengths} add up to {float(needed):g} updates",
-        "a phase without a length, which takes what is left: warmup(epochs=5) >> cosine()",
-    )
 
 
 def _count(name: str, value: Any) -> int:

@@ -5,39 +5,17 @@ The same lines run on numpy (float64, the reference) and on `keras.ops` (float32
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
 from functools import cached_property
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 
-from kwarmup.clock import Clock, Place, places
+from kwarmup.clock import Clock
 from kwarmup.errors import type_error, value_error
 from kwarmup.length import Length, number
+from kwarmup.pieces import pieces
 from kwarmup.profile import Phase, Profile
-from kwarmup.shapes import Shape
 from kwarmup.shapes import linear as _STILL
-
-
-class Piece(NamedTuple):
-    """A stretch of ticks on which progress is a straight line, but for the partial batch of each pass.
-
-    With `m` ticks since `tick`, progress is `progress + m * per_tick - passes * per_pass`, where
-    `passes = (m + pass_offset) // pass_ticks` counts the passes ended since, and `per_pass` what each
-    of their last batches lacked.
-    """
-
-    tick: int
-    pass_ticks: int
-    pass_offset: int
-    shape: Shape
-    start: float
-    to: float
-    progress: float
-    per_tick: float
-    per_pass: float
-    rate: float
 
 
 @final
@@ -77,7 +55,7 @@ class Curve:
         self.clock = clock
         self.parts = _parts(clock, gradient_accumulation_steps)
         self.scaling = _scaling(scaling)
-        self.pieces = _pieces(self.profile, clock, self.parts, self.scaling)
+        self.pieces = pieces(self.profile, clock, self.parts, self.scaling)
         self.shapes = tuple(dict.fromkeys(piece.shape for piece in self.pieces))
         self._tables: dict[tuple[str, str], tuple[Any, ...]] = {}
 
@@ -106,35 +84,48 @@ class Curve:
             tick = tick // self.parts * self.parts
         row = xp.searchsorted(starts[1:], xp.reshape(tick, (-1,)), side="right")
         row = xp.reshape(row, xp.shape(tick))
-        counts, columns = xp.take(whole, row, axis=0), xp.take(table, row, axis=0)
-        since = xp.maximum(tick - counts[..., 0], 0)
-        start, to = columns[..., 0], columns[..., 1]
-        progress = columns[..., 2] + xp.multiply(since, columns[..., 3])
-        if any(piece.per_pass for piece in self.pieces):
-            passes = (since + counts[..., 2]) // counts[..., 1]
-            progress = progress - xp.multiply(passes, columns[..., 4])
-        rate = columns[..., 5] if any(shape.geometric for shape in self.shapes) else None
+        anchor, *pass_ticks = _columns(xp, whole, row)
+        start, change, progress, per_tick, shape_index, *per_pass = _columns(xp, table, row)
+        since = tick - anchor
+        if pass_ticks:
+            passes = since // pass_ticks[0]
+            progress = progress + xp.multiply(passes, per_pass[0])
+            since = since - passes * pass_ticks[0]
+        progress = progress + xp.multiply(since, per_tick)
         part = xp.clip(progress, 0.0, 1.0)
         f = None
         for index, shape in enumerate(self.shapes):
-            along = shape.evaluate(xp, progress if shape.per_step else part, rate)
-            f = along if f is None else xp.where(xp.equal(counts[..., 3], index), along, f)
-        return start * (1 - f) + to * f
+            along = shape.evaluate(xp, progress if shape.per_step else part)
+            f = along if f is None else xp.where(xp.equal(shape_index, index), along, f)
+        return start + change * f
 
     def _table(self, integer: str, real: str) -> tuple[Any, Any, Any]:
         """Return the pieces as columns: where they start, whole numbers, real numbers."""
         if (integer, real) not in self._tables:
             limit = int(np.iinfo(integer).max)
-            pieces = [piece for piece in self.pieces if piece.tick < limit]
+            rows = [piece for piece in self.pieces if piece.tick < limit]
             # With two rows at least the look-up has no special case; no step reaches the last tick.
-            pieces.append(pieces[-1]._replace(tick=limit))
-            starts = np.array([piece.tick for piece in pieces], integer)
-            whole = [
-                (p.tick, min(p.pass_ticks, limit), p.pass_offset, self.shapes.index(p.shape)) for p in pieces
+            rows.append(rows[-1]._replace(tick=limit))
+            index = {shape: float(index) for index, shape in enumerate(self.shapes)}
+            whole = [(row.anchor, row.pass_ticks) for row in rows]
+            table = [
+                (row.start, row.change, row.progress, row.per_tick, index[row.shape], row.per_pass)
+                for row in rows
             ]
-            table = [piece[4:] for piece in pieces]
-            self._tables[integer, real] = (starts, np.array(whole, integer), np.array(table, real))
+            # Without partial batches the columns of the passes are not needed.
+            few = all(row.pass_ticks == 1 for row in rows)
+            self._tables[integer, real] = (
+                np.array([row.tick for row in rows], integer),
+                np.array(whole, integer)[:, : 1 if few else 2],
+                np.array(table, real)[:, : 5 if few else 6],
+            )
         return self._tables[integer, real]
+
+
+def _columns(xp: Any, table: Any, row: Any) -> Any:
+    found = xp.take(table, row, axis=0)
+    # Numpy has no unstack before 2.1.
+    return np.moveaxis(found, -1, 0) if xp is np else xp.unstack(found, axis=-1)
 
 
 def as_profile(profile: Any) -> Profile:
@@ -157,9 +148,10 @@ def as_profile(profile: Any) -> Profile:
 def _parts(clock: Clock | None, parts: int | None) -> int:
     write = "Clock(..., gradient_accumulation_steps=4)"
     if parts is not None:
-        parts = number("gradient_accumulation_steps", parts, write)
-        if not isinstance(parts, int) or parts < 1:
+        count = number("gradient_accumulation_steps", parts, write)
+        if not isinstance(count, int) or count < 1:
             raise value_error("gradient_accumulation_steps", parts, "a whole number, 1 or more", write)
+        parts = count
     if clock is None:
         return parts or 1
     if parts is not None and parts != clock.gradient_accumulation_steps:
@@ -175,79 +167,3 @@ def _scaling(scaling: Any) -> float:
             "scaling", scaling, "0 (none), 0.5 (square-root rule) or 1 (linear rule)", "Plan(..., scaling=1)"
         )
     return scaling
-
-
-def _pieces(profile: Profile, clock: Clock | None, parts: int, scaling: float) -> list[Piece]:
-    found: list[Piece] = []
-    bounds = places(profile, clock, parts)
-    end = 1.0
-    for phase, begin, stop in zip(profile.phases, bounds[:-1], bounds[1:], strict=True):
-        assert begin is not None
-        start, to = phase.ends(end)
-        first, last = math.ceil(begin.tick), None if stop is None else math.ceil(stop.tick)
-        if last is None or last > first:
-            found += _phase_pieces(phase, begin, stop, first, last, (start, to), clock, parts)
-        steps = None if stop is None else float((stop.tick - begin.tick) / parts)
-        after = phase.end(start, to, steps)
-        end = to if after is None else after
-    if bounds[-1] is not None:
-        still = Phase(_STILL, Length(), end)
-        place = bounds[-1]
-        found += _phase_pieces(still, place, None, math.ceil(place.tick), None, (end, end), clock, parts)
-    first_batch = clock.batch_size_at(0) if clock else 1
-    return [_scaled(piece, profile.scale, clock, parts, scaling, first_batch) for piece in found]
-
-
-def _phase_pieces(
-    phase: Phase,
-    begin: Place,
-    stop: Place | None,
-    first: int,
-    last: int | None,
-    ends: tuple[float, float],
-    clock: Clock | None,
-    parts: int,
-) -> list[Piece]:
-    start, to = ends
-    rate = math.log(to / start) if phase.shape.geometric and to != start else 0.0
-    plain = Piece(first, 1, 0, phase.shape, start, to, 0.0, 0.0, 0.0, rate)
-    segments = clock.segments_between(first, last) if clock else []
-    if phase.to is None or start == to and not phase.shape.free:
-        pieces = [plain._replace(shape=_STILL, rate=0.0)]
-    elif phase.shape.per_step:
-        pieces = [plain._replace(progress=float((first - begin.tick) / parts), per_tick=1 / parts)]
-    elif phase.length.unit == "steps":
-        assert stop is not None
-        length = stop.tick - begin.tick
-        pieces = [plain._replace(progress=float((first - begin.tick) / length), per_tick=float(1 / length))]
-    else:
-        assert clock is not None and stop is not None
-        assert begin.example is not None and stop.example is not None
-        examples = stop.example - begin.example
-        return [
-            plain._replace(
-                tick=tick,
-                pass_ticks=s.pass_ticks,
-                pass_offset=(tick - s.tick) % s.pass_ticks,
-                progress=float((clock.example_at_tick(Fraction(tick)) - begin.example) / examples),
-                per_tick=float(s.micro_batch / examples),
-                per_pass=float((s.pass_ticks * s.micro_batch - s.pass_examples) / examples),
-            )
-            for tick, s in segments
-        ]
-    # The batch size may change within the phase, and the scaled value with it.
-    base = pieces[0]
-    return [base] + [
-        base._replace(tick=tick, progress=base.progress + (tick - base.tick) * base.per_tick)
-        for tick, _ in segments
-        if tick > base.tick
-    ]
-
-
-def _scaled(
-    piece: Piece, scale: float, clock: Clock | None, parts: int, scaling: float, first_batch: int
-) -> Piece:
-    if clock and scaling:
-        # Ticks of one update share its batch size; see `Clock.batch_size_at`.
-        scale *= (clock.batch_size_at(piece.tick // parts) / first_batch) ** scaling
-    return piece._replace(start=piece.start * scale, to=piece.to * scale)

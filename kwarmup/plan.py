@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
-from kwarmup.clock import Clock, places
+from kwarmup.clock import Clock
 from kwarmup.curve import Curve, as_profile
 from kwarmup.errors import Code, type_error, value_error
+from kwarmup.growth import growing_batch, in_examples
+from kwarmup.length import number
+from kwarmup.places import places
 from kwarmup.profile import Profile
 
 if TYPE_CHECKING:
     import keras
+    from matplotlib.figure import Figure
 
     from kwarmup.schedule import Schedule
 
@@ -30,6 +35,8 @@ _CLOCK_KEYS = (
     "gradient_accumulation_steps",
     "replicas",
     "multiple_of",
+    "min_batch_size",
+    "max_batch_size",
 )
 
 
@@ -76,8 +83,8 @@ class Plan:
         epochs: passes over the data.
         scaling: 0, or 0.5 (square-root rule) or 1 (linear rule) to move the learning rate with the
             batch size.
-        **clock: `drop_remainder`, `gradient_accumulation_steps`, `replicas` and `multiple_of`, as `Clock`
-            takes them.
+        **clock: `drop_remainder`, `gradient_accumulation_steps`, `replicas`, `multiple_of`,
+            `min_batch_size` and `max_batch_size`, as `Clock` takes them.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -252,6 +259,52 @@ class Plan:
         """
         return Plan(**{**self._arguments, **changes})
 
+    def grow_batch(self, *, max: int) -> Plan:
+        """Return the plan that grows the batch where this one decays the learning rate.
+
+        Where the learning rate is a factor f of its peak, the batch becomes batch / f, up to `max`,
+        and the learning rate decays only beyond that: the ratio of both, and with it the noise of the
+        gradient, is the same at every point of the data, in fewer updates. The warmup stays as it is.
+
+        Args:
+            max: the largest batch size.
+
+        Raises:
+            ValueError: if the batch size changes already, if `max` is below it, or if a phase counts its
+                own steps.
+
+        Paper: Smith et al. 2018, "Don't Decay the Learning Rate, Increase the Batch Size".
+
+        Example:
+
+        >>> from kwarmup import Plan, hold
+        >>> decay = 0.1 * (hold(epochs=3) >> hold(0.2, epochs=2) >> hold(0.04, epochs=1))
+        >>> plan = Plan(learning_rate=decay, batch_size=64, examples=60_000, epochs=6)
+        >>> grown = plan.grow_batch(max=320)
+        >>> [(row.batch_sizes[0], round(row.learning_rates[0], 3)) for row in grown.rows]
+        [(64, 0.1), (320, 0.1), (320, 0.02)]
+        >>> plan.clock.steps, grown.clock.steps
+        (5628, 3378)
+        """
+        batch_size = self.clock.batch_size
+        if not isinstance(batch_size, int):
+            raise value_error(
+                "batch_size", batch_size, "one whole number, to grow from", "plan.replace(batch_size=64, scaling=0)"
+            )
+        largest = number("max", max, "plan.grow_batch(max=1024)")
+        if not isinstance(largest, int) or largest < batch_size:
+            raise value_error(
+                "max", max, f"a whole number, {batch_size} or more", f"plan.grow_batch(max={batch_size * 16})"
+            )
+        profile = in_examples(self.profile, self.clock)
+        return self.replace(
+            learning_rate=profile,
+            batch_size=growing_batch(profile, batch_size, largest),
+            scaling=1,
+            min_batch_size=batch_size,
+            max_batch_size=largest,
+        )
+
     @property
     def rows(self) -> list[Row]:
         """The plan in numbers: one row for each phase of the learning rate that has an update."""
@@ -290,8 +343,8 @@ class Plan:
         ... )
         >>> print(plan.table())
         phase             updates  epochs  batch size     learning rate
-        warmup(epochs=1)   0 – 3    0 – 1         250         0 → 0.075
-        cosine()          4 – 11    1 – 3         250  0.1 → 0.00380602
+        warmup(epochs=1)    0 – 3   0 – 1         250         0 → 0.075
+        cosine()           4 – 11   1 – 3         250  0.1 → 0.00380602
         12 updates, 3 epochs of 1,000 examples
         """
         cells = [("phase", "updates", "epochs", "batch size", "learning rate")]
@@ -315,6 +368,22 @@ class Plan:
         clock = self.clock
         lines.append(f"{clock.steps:,} updates, {clock.epochs:,} epochs of {clock.examples:,} examples")
         return "\n".join(line.rstrip() for line in lines)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the learning rate over the run, and the batch size where it changes.
+
+        Args:
+            path: file to write, its ending says the format (`.png`, `.svg`, `.pdf`); `None` for none.
+
+        Returns:
+            The matplotlib figure, which notebooks show as they are.
+
+        Raises:
+            ValueError: if matplotlib does not know the ending.
+        """
+        from kwarmup.plot import plot_plan
+
+        return plot_plan(self, path)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data with the arguments of `Plan` as keys; `from_dict` reads it back."""
@@ -353,11 +422,11 @@ class Plan:
         return cls.from_dict(json.loads(text))
 
     def __repr__(self) -> str:
-        defaults = dict(scaling=0, drop_remainder=False, gradient_accumulation_steps=1, replicas=1, multiple_of=1)
+        defaults: dict[str, Any] = {field.name: field.default for field in fields(Clock)} | {"scaling": 0}
         words = [
             f"{name}={value!r}"
             for name, value in self._arguments.items()
-            if name not in defaults or value != defaults[name]
+            if value != defaults.get(name, MISSING)
         ]
         return f"Plan({', '.join(words)})"
 

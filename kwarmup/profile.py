@@ -4,14 +4,14 @@
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
 from kwarmup import shapes
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.length import UNITS, Length, number
-from kwarmup.shapes import Shape, as_shape
+from kwarmup.shapes import Shape
 
 
 @final
@@ -24,6 +24,12 @@ class Phase:
         length: for how long.
         start: value at its begin; `None` for where the last phase ended (1 in the first phase).
         to: value at its end; `None` to stay at `start`.
+
+    Example:
+
+    >>> from kwarmup import warmup
+    >>> warmup(steps=500).phases[0].length
+    Length(value=500, unit='steps')
     """
 
     shape: Shape
@@ -42,11 +48,12 @@ class Phase:
         start = float(before if self.start is None else self.start)
         to = start if self.to is None else float(self.to)
         if self.shape.geometric and start * to <= 0:
+            verb = "warmup(start=0.01, shape='exponential', " if to else "exponential(to=0.01, "
             raise value_error(
                 "shape",
                 Code(f"{self!r}, from {start:g} to {to:g}"),
                 "both ends above 0, since an exponential never reaches 0",
-                f"{'warmup(start=0.01, ' if to else 'exponential(to=0.01, '}{self.length.keyword or 'epochs=5'})",
+                f"{verb}{self.length.keyword or 'epochs=5'})",
             )
         return start, to
 
@@ -89,6 +96,7 @@ class Phase:
         return f"{verb}({', '.join(words)})"
 
 
+_WRITE = "Profile.from_dict(profile.to_dict())"
 _DECAYS = ("linear", "cosine", "polynomial", "exponential")
 
 
@@ -115,6 +123,7 @@ class Profile:
 
     Example:
 
+    >>> from kwarmup import cosine, warmup
     >>> 0.1 * (warmup(steps=500) >> cosine(steps=9_500))
     0.1 * (warmup(steps=500) >> cosine(steps=9500))
     """
@@ -123,22 +132,23 @@ class Profile:
     scale: int | float
 
     def __init__(self, phases: "Iterable[Profile | Phase]", scale: int | float = 1):
+        write = "Profile([warmup(steps=500), cosine(steps=9_500)])"
+        if isinstance(phases, Profile | Phase) or not isinstance(phases, Iterable):
+            raise type_error("phases", phases, "a list of profiles", write)
         flat: list[Phase] = []
         scale = number("scale", scale, "0.1 * (warmup(steps=500) >> cosine(steps=9_500))")
         for index, item in enumerate(phases):
             if isinstance(item, Phase):
                 item = Profile._of((item,), 1)
             if not isinstance(item, Profile):
-                raise type_error(
-                    "phases", item, "profiles", "Profile([warmup(steps=500), cosine(steps=9_500)])"
-                )
+                raise type_error("phases", item, "a list of profiles", write)
             if index == 0:
                 scale = _plain(scale * item.scale)
             elif item.scale != 1:
                 raise value_error(
                     "*",
                     Code(f"{' >> '.join(map(repr, flat))} >> {item!r}"),
-                    "the scale in front of the whole chain, since `>>` goes on from where the last phase ended",
+                    "the scale in front of the whole chain, since `>>` goes on from the value it has reached",
                     f"{item.scale!r} * ({' >> '.join(map(repr, (*flat, *item.phases)))})",
                 )
             flat.extend(item.phases)
@@ -176,6 +186,7 @@ class Profile:
     def peak(self) -> float:
         """The largest value between which a phase moves, times the scale.
 
+        >>> from kwarmup import cosine, warmup
         >>> (0.1 * (warmup(steps=500) >> cosine(steps=9_500))).peak
         0.1
         """
@@ -206,7 +217,8 @@ class Profile:
         return NotImplemented
 
     def __rrshift__(self, other: Any) -> "Profile":
-        raise type_error(">>", other, "a profile on both sides", f"hold({other!r}, steps=500) >> {self!r}")
+        before = f"hold({other!r}, steps=500)" if isinstance(other, int | float) else "warmup(steps=500)"
+        raise type_error(">>", other, "a profile on both sides", f"{before} >> {self!r}")
 
     def __mul__(self, factor: Any) -> "Profile":
         if isinstance(factor, Profile):
@@ -234,12 +246,13 @@ class Profile:
             ValueError: if a key is missing or unknown, or a shape is not registered.
         """
         if not isinstance(data, dict) or set(data) != {"scale", "phases"}:
-            raise value_error("data", data, "the keys 'scale' and 'phases'", "Profile.from_dict(profile.to_dict())")
+            raise value_error("data", data, "the keys 'scale' and 'phases'", _WRITE)
         return cls([_phase_from_dict(phase) for phase in data["phases"]], data["scale"])
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text.
 
+        >>> from kwarmup import warmup
         >>> print(warmup(steps=500).to_json())
         {"scale": 1, "phases": [{"shape": "linear", "start": 0, "to": 1, "steps": 500}]}
         """
@@ -249,6 +262,7 @@ class Profile:
     def from_json(cls, text: str) -> "Profile":
         """Return the profile that `to_json` wrote.
 
+        >>> from kwarmup import warmup
         >>> Profile.from_json(warmup(steps=500).to_json())
         warmup(steps=500)
         """
@@ -267,9 +281,9 @@ def _phase_to_dict(phase: Phase) -> dict[str, Any]:
 
 
 def _phase_from_dict(data: dict[str, Any]) -> Phase:
-    unknown = set(data) - {"shape", "start", "to", *UNITS}
-    if unknown or "shape" not in data:
-        raise value_error("phases", data, f"the keys shape, start, to and one of {UNITS}", "Profile.from_json(...)")
+    keys = ("shape", "start", "to", *UNITS)
+    if not isinstance(data, dict) or "shape" not in data or set(data) - set(keys):
+        raise value_error("phases", data, f"a shape and, of {', '.join(keys[1:])}, what it has", _WRITE)
     length = Length.read("phase", **{unit: data.get(unit) for unit in UNITS})
-    values = [None if data.get(key) is None else number(key, data[key], "{...}") for key in ("start", "to")]
+    values = [None if data.get(key) is None else number(key, data[key], _WRITE) for key in ("start", "to")]
     return Phase(shapes.from_json(data["shape"]), length, *values)

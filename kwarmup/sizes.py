@@ -26,11 +26,24 @@ class Stretch:
     length: Fraction | None
 
 
-def stretches(profile: Profile, examples: int, epochs: int, multiple_of: int) -> list[Stretch]:
-    """Return the sizes that `profile` asks for, rounded to the nearest multiple of `multiple_of`.
+@dataclass(frozen=True)
+class Rounding:
+    """What becomes of a batch size that is not whole: the nearest multiple, within limits."""
 
-    A half is rounded up, and the smallest size is `multiple_of`. Lengths in epochs and fractions
-    count passes over all `examples`.
+    multiple_of: int
+    minimum: int
+    maximum: int | None
+
+    def __call__(self, value: float) -> int:
+        """Return the size for a value; a half is rounded up."""
+        size = int(min(value, 2.0**53) / self.multiple_of + 0.5) * self.multiple_of
+        return max(self.minimum, size if self.maximum is None else min(size, self.maximum))
+
+
+def stretches(profile: Profile, examples: int, epochs: int, rounding: Rounding) -> list[Stretch]:
+    """Return the sizes that `profile` asks for, rounded by `rounding`; within a ramp a half goes where it goes.
+
+    Lengths in epochs and fractions count passes over all `examples`.
 
     Raises:
         ValueError: if the phases are longer than the run, if a shape goes up and down, or if the
@@ -67,16 +80,16 @@ def stretches(profile: Profile, examples: int, epochs: int, multiple_of: int) ->
                     "batch_size", profile, "a length for a ramp behind lengths in steps",
                     "batch_size=64 * (hold(steps=100) >> linear(to=4, epochs=2))",
                 )  # fmt: skip
-            found.append(Stretch(unit, (Fraction(0),), (_round(profile.scale * start, multiple_of),), length))
+            found.append(Stretch(unit, (Fraction(0),), (rounding(profile.scale * start),), length))
             end = start
         else:
-            offsets, sizes = _ramp(profile, phase, start, to, multiple_of)
-            places = tuple(Fraction(offset) * length for offset in offsets)
+            offsets, sizes = _ramp(profile, phase, start, to, rounding)
+            places = tuple(_exact(offset) * length for offset in offsets)
             found.append(Stretch(unit, places, sizes, length))
             end_value = phase.end(start, to, float(length) if unit == "steps" else None)
             end = start if end_value is None else end_value
     # Past the end of the profile its last value holds.
-    found.append(Stretch("examples", (Fraction(0),), (_round(profile.scale * end, multiple_of),), None))
+    found.append(Stretch("examples", (Fraction(0),), (rounding(profile.scale * end),), None))
     return found
 
 
@@ -88,12 +101,15 @@ def _length(phase: Phase, examples: int, total: Fraction) -> tuple[str, Fraction
     return ("steps" if unit == "steps" else "examples"), phase.length.exact * factor
 
 
-def _round(value: float, multiple_of: int) -> int:
-    return max(multiple_of, int(value / multiple_of + 0.5) * multiple_of)
+def _exact(offset: float) -> Fraction:
+    # Bisection ends a rounding error beside the place. Meant is the simple fraction next to it: a size that
+    # changes after a third of three epochs must do so at the end of the first, not one batch later.
+    simple = Fraction(offset).limit_denominator(100_000)
+    return simple if abs(simple - Fraction(offset)) < 1e-13 else Fraction(offset)
 
 
 def _ramp(
-    profile: Profile, phase: Phase, start: float, to: float, multiple_of: int
+    profile: Profile, phase: Phase, start: float, to: float, rounding: Rounding
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """Return progress values at which the rounded size changes, and the sizes from there on."""
     if phase.shape.per_step:
@@ -114,8 +130,8 @@ def _ramp(
             "batch_size", Code(repr(phase)), "a shape that only goes up or only goes down",
             "batch_size=64 * linear(to=4, epochs=2)",
         )  # fmt: skip
-    first, last = _round(grid[0], multiple_of), _round(grid[-1], multiple_of)
-    direction = multiple_of if last >= first else -multiple_of
+    first, last = rounding(grid[0]), rounding(grid[-1])
+    direction = rounding.multiple_of if last >= first else -rounding.multiple_of
     sizes = np.arange(first, last + direction, direction)
     if len(sizes) == 1:
         return (0.0,), (first,)
@@ -124,6 +140,6 @@ def _ramp(
     low, high = np.zeros(len(middles)), np.ones(len(middles))
     for _ in range(60):
         middle = (low + high) / 2
-        reached = value(middle) >= middles if direction > 0 else value(middle) < middles
+        reached = value(middle) >= middles if direction > 0 else value(middle) <= middles
         low, high = np.where(reached, low, middle), np.where(reached, middle, high)
     return (0.0, *high.tolist()), tuple(sizes.tolist())

@@ -65,7 +65,7 @@ def warmup(
     return _profile("warmup", bare, as_shape(shape), start, 1, length)
 
 
-def hold(value: Number | None = None, **length: Unpack[LengthKeywords]) -> Profile:
+def hold(value: Number | None = None, *bare: Any, **length: Unpack[LengthKeywords]) -> Profile:
     """Stay at `value`, or where the last phase ended.
 
     Args:
@@ -73,7 +73,7 @@ def hold(value: Number | None = None, **length: Unpack[LengthKeywords]) -> Profi
         **length: `steps=`, `epochs=`, `examples=` or `fraction=`; none for the rest of the run.
 
     Raises:
-        TypeError: if two lengths are given, or one is not a number.
+        TypeError: if a length is a bare number or given twice.
         ValueError: if a length is out of range.
 
     Paper: Goyal et al. 2017, section 2.2 (constant warmup, `hold(0.1, epochs=5) >> hold(1)`).
@@ -85,7 +85,7 @@ def hold(value: Number | None = None, **length: Unpack[LengthKeywords]) -> Profi
     >>> Curve(hold(0.1, steps=2) >> hold(1))(np.arange(4)).tolist()
     [0.1, 0.1, 1.0, 1.0]
     """
-    return _profile("hold", (), shapes.linear, value, None, length)
+    return _profile("hold", bare and (value, *bare), shapes.linear, value, None, length)
 
 
 def decay(
@@ -235,7 +235,8 @@ def curve(
     >>> Curve(curve(lambda t: 4 * t * (1 - t), steps=4))(np.arange(5)).tolist()
     [0.0, 0.75, 1.0, 0.75, 0.0]
     """
-    return _profile("curve", bare, as_shape(function, free=True), low, high, length)
+    shape = as_shape(function, free=True)
+    return _profile("curve", bare and (shape, *bare), shape, low, high, length)
 
 
 def _profile(
@@ -247,8 +248,10 @@ def _profile(
     length: Any,
 ) -> Profile:
     if bare:
-        received = Code(f"{verb}({', '.join(map(repr, bare))})")
-        raise type_error("length", received, "a keyword that names the unit", f"{verb}(steps={bare[-1]!r})")
+        *before, last = map(repr, bare)
+        write = f"{verb}({', '.join([*before, f'steps={last}'])})"
+        received = Code(f"{verb}({', '.join([*before, last])})")
+        raise type_error("length", received, "a keyword that names the unit", write)
     start = None if start is None else number("start", start, f"{verb}(start=0.1, epochs=5)")
     to = None if to is None else number("to", to, f"{verb}(to=0.1, epochs=5)")
     return Profile([Phase(shape, Length.read(verb, **length), start, to)])

@@ -17,3 +17,12 @@ def schedule_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.sched
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     rate: Any = optimizer._learning_rate
     return rate if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else None
+
+
+def index_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
+    """Return the number of a variable among those that an optimizer moves, the index of its slots.
+
+    An `update_step` of one's own needs it, since each backend tells variables apart in its own way. The
+    example in the docstring of Keras's `Optimizer` uses the same method.
+    """
+    return optimizer._get_variable_index(variable)

@@ -1,0 +1,16 @@
+"""The command line. Nothing heavy is imported before a command has work to do."""
+
+import click
+
+import kwarmup
+from kwarmup.cli import show, train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(kwarmup.__version__, prog_name="kwarmup")
+def main() -> None:
+    """Which batch size and learning rate to use, and how both should move during training."""
+
+
+main.add_command(show.command, "show")
+main.add_command(train.command, "train")

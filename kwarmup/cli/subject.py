@@ -1,0 +1,208 @@
+"""What `kwarmup show` shows: a profile counted in steps, a plan, or a finished run."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kwarmup.cli import terminal
+from kwarmup.cli.errors import UserError, user_error
+from kwarmup.cli.expression import parse
+from kwarmup.places import places
+from kwarmup.plan import Plan, PlanWarning
+from kwarmup.profile import Profile
+
+_CLOCK = {"examples": "--examples", "epochs": "--epochs", "batch_size": "--batch-size"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A plan, and what of it is to be shown.
+
+    Args:
+        plan: the plan; where there is no clock, one of a single epoch with one example per update.
+        clocked: whether its epochs and batch sizes mean something.
+        endless: whether the profile goes on for ever.
+        history: lists by name, one value an epoch, of a finished run.
+        metrics: numbers by name, of a finished run.
+    """
+
+    plan: Plan
+    clocked: bool = True
+    endless: bool = False
+    history: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def json(self) -> str:
+        """The plan as JSON, or the profile where there is no clock."""
+        return self.plan.to_json() if self.clocked else json.dumps(self.plan.profile.to_dict(), indent=2)
+
+    def plot(self, path: Path) -> None:
+        """Draw it into a file."""
+        from kwarmup import plot
+
+        if self.history:
+            plot.plot_training(self.history, self.plan, path, self.metrics.get("updates"))
+        else:
+            plot.plot_plan(self.plan, path)
+
+    def parts(self, width: int) -> Iterator[Any]:
+        """Return what is printed, from above to below, in a terminal of so many columns."""
+        plan, clock = self.plan, self.plan.clock
+        yield repr(plan.profile)
+        places = np.unique(np.linspace(0, clock.steps - 1, 1_000).astype("int64"))
+        yield terminal.profile_chart(plan.curve(places), clock.steps, width)
+        yield terminal.plan_table(plan, width) if self.clocked else terminal.steps_table(plan, self.endless)
+        if self.clocked:
+            epochs = "1 epoch" if clock.epochs == 1 else f"{clock.epochs:,} epochs"
+            yield f"{clock.steps:,} updates, {epochs} of {clock.examples:,} examples"
+            yield from (f"Warning: {warning}" for warning in plan.warnings)
+        else:
+            yield "It goes on for ever." if self.endless else f"{clock.steps:,} updates"
+        if self.history:
+            yield terminal.results_table(
+                {name: values[-1] for name, values in self.history.items() if values}
+            )
+        if "updates" in self.metrics:
+            stopped = ", then stopped by Ctrl-C" if self.metrics.get("interrupted") else ""
+            yield (
+                f"Trained for {self.metrics['updates']:,} of {clock.steps:,} updates "
+                f"in {self.metrics.get('seconds', 0):.1f} s{stopped}"
+            )
+
+
+def read(target: str, clock: dict[str, int], steps: int | None) -> Subject:
+    """Return what a target names: an expression, a JSON file, or the folder of a run.
+
+    Args:
+        target: as the user typed it.
+        clock: what the options say of `examples`, `epochs` and `batch_size`.
+        steps: updates in the whole run, of a profile without a clock.
+
+    Raises:
+        UserError: if there is no such thing, or the profile does not fit the clock.
+    """
+    if steps is not None and clock:
+        raise UserError(
+            f"--steps is for profiles without a clock; leave it out, or {_and(_CLOCK[n] for n in clock)}."
+        )
+    path = Path(target)
+    try:
+        folder, file = path.is_dir(), path.is_file()
+    except OSError:  # An expression may be longer than a file name can be.
+        folder = file = False
+    if folder:
+        return _run(path, clock, steps)
+    if file:
+        found = _from_json(path)
+    else:
+        # Without a parenthesis it may as well be meant for a file.
+        nowhere = f"There is no file or folder {target}, and it is no expression either:\n"
+        with user_error("" if "(" in target else nowhere):
+            found = parse(target)
+    if isinstance(found, Plan):
+        return Subject(_changed(found, clock, steps))
+    return _profile(found, clock, steps)
+
+
+def _profile(profile: Profile, clock: dict[str, int], steps: int | None) -> Subject:
+    missing = [option for name, option in _CLOCK.items() if name not in clock]
+    if not missing:
+        with _silently():
+            return Subject(Plan(learning_rate=profile, **clock))
+    units = {phase.length.unit for phase in profile.phases}
+    if clock or units & {"epochs", "examples"}:
+        why = "" if clock else "Lengths in epochs or examples need a clock: "
+        raise UserError(f"{why or 'The clock is not complete: '}give {_and(missing)} too.")
+    endless = False
+    if steps is None:
+        last = profile.phases[-1]
+        unknown = "fraction" in units or "rest" in {phase.length.unit for phase in profile.phases[:-1]}
+        if unknown or (last.length.unit == "rest" and last.to is not None and not last.shape.per_step):
+            raise UserError(
+                "A fraction or the rest of a run needs to know how long the run is: give --steps, or "
+                f"{_and(missing)}."
+            )
+        with user_error():
+            bounds = places(profile, None)
+        *_, before, end = bounds
+        endless = end is None
+        # Of a profile without an end, enough is shown to see how it goes on.
+        steps = (
+            max(1_000, 4 * math.ceil(before.tick))
+            if before and end is None
+            else math.ceil(end.tick)
+            if end
+            else 1
+        )
+    with _silently():
+        plan = Plan(learning_rate=profile, examples=max(1, steps), epochs=1, batch_size=1)
+    return Subject(plan, clocked=False, endless=endless)
+
+
+def _run(folder: Path, clock: dict[str, int], steps: int | None) -> Subject:
+    """Return the run in a folder, or the newest of the versions in it."""
+    if not (folder / "plan.json").is_file():
+        versions = [
+            entry for entry in folder.iterdir() if entry.name.isdecimal() and (entry / "plan.json").is_file()
+        ]
+        if not versions:
+            raise UserError(
+                f"There is no plan.json in {folder}, nor in a version 1, 2, … of it: it is not a run."
+            )
+        folder = max(versions, key=lambda entry: int(entry.name))
+    plan = _from_json(folder / "plan.json")
+    if not isinstance(plan, Plan):
+        raise UserError(f"{folder / 'plan.json'} is a profile, not a plan.")
+    if clock or steps:
+        return Subject(_changed(plan, clock, steps))
+    history, metrics = (
+        _data(folder / name) if (folder / name).is_file() else {} for name in ("history.json", "metrics.json")
+    )
+    return Subject(plan, history=history if history.get("loss") else {}, metrics=metrics)
+
+
+def _from_json(path: Path) -> Plan | Profile:
+    data = _data(path)
+    with warnings.catch_warnings(), user_error(f"{path}: "):
+        warnings.simplefilter("ignore", PlanWarning)
+        return Plan.from_dict(data) if "learning_rate" in data else Profile.from_dict(data)
+
+
+def _data(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path} holds no plan and no profile.")
+    return data
+
+
+def _changed(plan: Plan, clock: dict[str, int], steps: int | None) -> Plan:
+    if steps is not None:
+        raise UserError("--steps is for profiles without a clock, and this plan has one: use --epochs.")
+    with _silently():
+        return plan.replace(**clock)
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """The warnings of a plan are printed with it; what it refuses is the user's error."""
+    with warnings.catch_warnings(), user_error():
+        warnings.simplefilter("ignore", PlanWarning)
+        yield
+
+
+def _and(words: Any) -> str:
+    *before, last = words
+    return f"{', '.join(before)} and {last}" if before else last

@@ -1,0 +1,209 @@
+"""`kwarmup train`: train a network by a plan, and keep it as a checked SavedModel."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+DEFAULT_PROFILE = "warmup(fraction=0.1) >> cosine()"
+
+
+@click.command(context_settings={"show_default": True})
+@click.option(
+    "--data",
+    "source",
+    metavar="DATA",
+    default="digits",
+    help="digits (scikit-learn's, 1,797 images); an .npz file with x_train, y_train and x_val, y_val or "
+    "x_test, y_test; a folder of IDX files as MNIST and Fashion-MNIST come, gzipped or not; or "
+    "module:function, which returns (x_train, y_train), (x_val, y_val). Without a validation part, one in "
+    "five examples is held out.",
+)
+@click.option(
+    "--model",
+    "network",
+    metavar="MODEL",
+    help="A .keras file, or module:function, which returns a Keras model; one that is compiled keeps its "
+    "loss and metrics, else it is trained to classify.  [default: a small convolutional network]",
+)
+@click.option(
+    "--profile",
+    "expression",
+    metavar="EXPRESSION",
+    default=DEFAULT_PROFILE,
+    help="The learning rate over the run; `kwarmup show` draws it.",
+)
+@click.option(
+    "--peak",
+    type=float,
+    metavar="NUMBER",
+    help="Multiplies the profile, which may have its peak in front instead: 0.05 * (...).  "
+    "[default: 0.1 for sgd, else what Keras gives the optimizer]",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="NUMBER",
+    help="Examples per update.  [default: 64, or all where there are fewer]",
+)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), default=20, metavar="NUMBER", help="Passes over the data."
+)
+@click.option(
+    "--optimizer",
+    "optimizer_name",
+    metavar="NAME",
+    help="A Keras optimizer: sgd (with momentum 0.9), adam, adamw, lion, …  [default: the model's, or sgd]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**32 - 1),
+    default=0,
+    metavar="NUMBER",
+    help="Of the first weights and the order of examples.",
+)
+@click.option(
+    "--output",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Where the versions go: FOLDER/1, FOLDER/2, …  [default: saved_models/ and the name of the data]",
+)
+def command(
+    source: str,
+    network: str | None,
+    expression: str,
+    peak: float | None,
+    batch_size: int | None,
+    epochs: int,
+    optimizer_name: str | None,
+    seed: int,
+    output: Path | None,
+) -> None:
+    """Train a network by a warmup and decay, and keep it as a SavedModel.
+
+    Without options, it trains a small convolutional network on scikit-learn's digits; nothing is downloaded.
+
+    \b
+    The next free number in the output folder becomes the version, for example
+    saved_models/digits/1:
+      saved_model.pb, variables/  the SavedModel, for TensorFlow Serving and tf.saved_model.load
+      model.keras                 the model with its optimizer, for keras.models.load_model
+      plan.json, history.json     the plan, and the metrics of each epoch
+      metrics.json, versions.json the last metrics, and the versions of the packages
+      training.png                loss and learning rate
+    A version appears only once a fresh process has loaded it and given the same outputs.
+
+    Ctrl-C stops after the current batch and keeps what was trained (exit code 130); a second one
+    gives it up.
+
+    \b
+    Examples:
+      kwarmup train
+      kwarmup train --peak 0.05 --profile "warmup(epochs=2) >> linear()"
+      kwarmup train --data /usr/share/datasets/fashion-mnist --epochs 5
+      kwarmup train --data data.npz --model my_code:build --optimizer adamw
+    """
+    try:
+        code = _train(source, network, expression, peak, batch_size, epochs, optimizer_name, seed, output)
+    except KeyboardInterrupt:
+        # TensorFlow was stopped anywhere; what it has to say about that while Python ends helps nobody.
+        sys.unraisablehook = lambda _: None
+        click.echo("Stopped; nothing was kept.", err=True)
+        code = 130
+    click.get_current_context().exit(code)
+
+
+def _train(
+    source: str,
+    network: str | None,
+    expression: str,
+    peak: float | None,
+    batch_size: int | None,
+    epochs: int,
+    optimizer_name: str | None,
+    seed: int,
+    output: Path | None,
+) -> int:
+    # Whatever can be wrong is looked at before TensorFlow is waited for.
+    from kwarmup.cli import data as data_sets
+    from kwarmup.cli.errors import UserError, user_error
+    from kwarmup.cli.expression import parse
+    from kwarmup.cli.tensorflow import import_quietly
+    from kwarmup.cli.terminal import console as make_console
+    from kwarmup.cli.terminal import plan_table, results_table
+
+    with user_error("--profile: "):
+        profile = parse(expression)
+    if peak is not None and profile.scale != 1:
+        raise UserError(
+            f"There are two peaks: --peak {peak:g}, and {profile.scale:g} in front of the profile. "
+            "Leave out one of them."
+        )
+    data = data_sets.load(source)
+    batch_size = batch_size or min(64, len(data.x))
+    output = output or Path("saved_models") / data.name
+    _check_output(output)
+    console = make_console()
+    with console.status("Starting TensorFlow …"):
+        import_quietly()
+        import keras
+
+        if keras.backend.backend() != "tensorflow":
+            raise UserError(
+                f"Only TensorFlow writes a SavedModel, and Keras runs on {keras.backend.backend()} here. "
+                "Write: KERAS_BACKEND=tensorflow kwarmup train"
+            )
+
+        from kwarmup.cli import models, training
+
+        training.make_plan(profile, data, batch_size, epochs)
+        keras.utils.set_random_seed(seed)
+        model = models.load(network, data)
+        data = models.shaped(data, model)
+        base = models.optimizer(optimizer_name, model)
+        if profile.scale == 1:
+            profile = (models.default_peak(base) if peak is None else peak) * profile
+        plan = training.make_plan(profile, data, batch_size, epochs)
+        model = models.compiled(model, base, plan.learning_rate, data)
+        training.try_out(model, data)
+    _announce(console, data, model, plan)
+    console.print(plan_table(plan, console.width))
+    for warning in plan.warnings:
+        console.print(f"[yellow]Warning:[/] {warning}")
+    outcome = training.fit(model, plan, data, console)
+    version = training.keep(model, plan, data, outcome, output, console)
+    console.print(results_table(outcome.last))
+    console.print(
+        f"{outcome.updates:,} of {plan.clock.steps:,} updates in {outcome.seconds:.1f} s"
+        f"{', then stopped by Ctrl-C' if outcome.interrupted else ''}."
+    )
+    console.print("The SavedModel was loaded in a fresh process and gives the same outputs.")
+    console.print(f"Kept in {version}", markup=False, soft_wrap=True)
+    return 130 if outcome.interrupted else 0
+
+
+def _check_output(output: Path) -> None:
+    """Raise before the training, not after it, where nothing can be written."""
+    from kwarmup.cli.errors import UserError
+
+    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise UserError(f"--output {output}: {there} is a file, and a folder is needed.")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"--output {output}: {there} may not be written to.")
+
+
+def _announce(console: Any, data: Any, model: Any, plan: Any) -> None:
+    from rich.markup import escape
+
+    shape = " × ".join(map(str, data.x.shape[1:])) or "single numbers"
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    examples = f"{len(data.x):,} training and {len(data.x_validation):,} validation examples of {shape}."
+    console.print(f"[bold]Data[/] {escape(data.name)}: {examples} {' '.join(data.notes)}")
+    weights = f"{model.count_params():,} weights" if model.built else "not built yet"
+    console.print(f"[bold]Model[/] {escape(model.name)}: {weights}, trained by {type(optimizer).__name__}.")
+    console.print(f"[bold]Learning rate[/] {escape(repr(plan.profile))}")

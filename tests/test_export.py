@@ -1,0 +1,301 @@
+"""export: numbered versions, complete and checked, or none; served by a process that knows no kwarmup."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kwarmup import Plan, cosine, warmup
+
+exporting = importlib.import_module("kwarmup.export")  # `kwarmup.export` itself is the function
+export, ExportError = exporting.export, exporting.ExportError
+
+PLAN = Plan(learning_rate=0.1 * (warmup(epochs=1) >> cosine()), batch_size=5, examples=10, epochs=3)
+
+
+def small_model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(2)])
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Leave out the fresh process, where a test is about something else: it takes seconds."""
+    asked = []
+    monkeypatch.setattr(exporting, "check", lambda *arguments: asked.append(arguments))
+    return asked
+
+
+def versions(path):
+    return sorted(entry.name for entry in Path(path).iterdir())
+
+
+# What a version holds
+
+
+def test_a_trained_model_is_served_by_a_process_that_never_imported_kwarmup(tmp_path):
+    model = small_model()
+    model.compile(keras.optimizers.SGD(PLAN.learning_rate, momentum=0.9), "mse")
+    x = np.random.default_rng(0).normal(size=(10, 3)).astype("float32")
+    history = model.fit(x, x[:, :2], verbose=0, **PLAN.fit_arguments)
+    version = export(
+        model, tmp_path, PLAN, history, {"loss": np.float32(0.5), "bad": float("nan"), "ok": True}
+    )
+    assert version == tmp_path / "1"
+    assert versions(tmp_path) == ["1"]
+
+    np.save(tmp_path / "x.npy", x[:7])
+    code = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        f"model = tf.saved_model.load({str(version)!r})\n"
+        f"x = np.load({str(tmp_path / 'x.npy')!r})\n"
+        "np.save(sys.argv[1], model.serve(x).numpy())\n"
+        "named = model.signatures['serving_default'](tf.constant(x[:1]))\n"
+        "print('kwarmup' in sys.modules, len(named))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "y.npy")]
+    run = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "1"]
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model.predict(x[:7], verbose=0), atol=1e-6)
+
+    again = keras.models.load_model(version / "model.keras")
+    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
+    assert int(again.optimizer.iterations) == 6
+    assert again.optimizer.get_config()["momentum"] == 0.9
+
+    assert Plan.from_json((version / "plan.json").read_text()) == PLAN
+    assert json.loads((version / "history.json").read_text()) == history.history
+    assert json.loads((version / "metrics.json").read_text()) == {"loss": 0.5, "bad": None, "ok": True}
+    assert json.loads((version / "versions.json").read_text())["keras"] == keras.__version__
+
+
+def test_what_is_not_given_is_not_written(tmp_path, unchecked):
+    version = export(small_model(), tmp_path)
+    names = versions(version)
+    assert not {"plan.json", "history.json", "metrics.json"} & set(names)
+    assert {"saved_model.pb", "variables", "model.keras", "versions.json"} <= set(names)
+
+
+def test_a_version_can_be_read_by_those_who_may_read_its_folder(tmp_path, unchecked):
+    version = export(small_model(), tmp_path / "new")
+    assert version.stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_the_training_goes_on_as_if_nothing_was_exported(tmp_path, unchecked):
+    x = np.random.default_rng(0).normal(size=(10, 3)).astype("float32")
+    weights = []
+    for exported in (False, True):
+        model = small_model()
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+        model.fit(x, x[:, :2], shuffle=False, verbose=0)
+        if exported:
+            export(model, tmp_path)
+        model.fit(x, x[:, :2], shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# Numbers
+
+
+def test_two_exports_in_a_row_are_two_versions(tmp_path, unchecked):
+    assert [export(small_model(), tmp_path / "a" / "b").name for _ in range(2)] == ["1", "2"]
+
+
+def test_the_number_is_the_next_one_whatever_else_is_there(tmp_path, unchecked):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "precious").write_text("old")
+    (tmp_path / "11").write_text("a file, and its number is taken")
+    for name in ("notes", "3.bak", "-20", "x12"):
+        (tmp_path / name).mkdir()
+    assert export(small_model(), tmp_path).name == "12"
+    assert (tmp_path / "7" / "precious").read_text() == "old"
+
+
+def test_a_number_that_another_process_took_meanwhile_is_left_to_it(tmp_path, monkeypatch):
+    def meanwhile(*_):
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1" / "other").write_text("theirs")
+
+    monkeypatch.setattr(exporting, "check", meanwhile)
+    assert export(small_model(), tmp_path).name == "2"
+    assert versions(tmp_path / "1") == ["other"]
+
+
+def test_a_race_for_the_same_number_is_lost_without_harm(tmp_path, unchecked, monkeypatch):
+    rename, lost = Path.rename, []
+
+    def late(self, target):
+        if not lost:
+            lost.append(target)
+            target.mkdir()
+            (target / "other").write_text("theirs")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert export(small_model(), tmp_path).name == "2"
+    assert versions(tmp_path) == ["1", "2"]
+    assert versions(tmp_path / "1") == ["other"]
+
+
+# The check
+
+
+def two_inputs(structure):
+    keras.utils.set_random_seed(0)
+    number, word = keras.Input((3,), name="number"), keras.Input((2,), dtype="int32", name="word")
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(2, 2)(word))
+    y = keras.layers.Dense(2)(keras.layers.Concatenate()([number, embedded]))
+    return keras.Model(structure(number, word), {"y": y, "half": y / 2})
+
+
+def subclassed():
+    class Doubles(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Doubles()
+    model(np.ones((7, 3)))
+    return model
+
+
+def test_the_check_asks_in_the_shape_that_the_model_takes(tmp_path):
+    # One process for each: the structures of inputs that Keras knows, and a model with code of its own.
+    for name, structure in (("dict", lambda a, b: {"number": a, "word": b}), ("tuple", lambda a, b: (a, b))):
+        assert export(two_inputs(structure), tmp_path / name).name == "1"
+    assert export(subclassed(), tmp_path / "own", batch=np.ones((5, 3), "uint8")).name == "1"
+
+
+@pytest.mark.parametrize("fault", ["outputs", "damage"])
+def test_a_failing_check_leaves_the_older_versions_and_keeps_the_training(tmp_path, monkeypatch, fault):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "precious").write_text("old")
+    model = small_model()
+    if fault == "outputs":
+        predict = model.predict
+        model.predict = lambda *a, **k: predict(*a, **k) + 1
+        words = "The SavedModel gives other outputs than model.predict: largest difference 1, allowed"
+    else:
+        write = keras.Model.export
+
+        def damage(self, path, **arguments):
+            write(self, path, **arguments)
+            (Path(path) / "variables" / "variables.data-00000-of-00001").write_bytes(b"gone")
+
+        monkeypatch.setattr(keras.Model, "export", damage)
+        words = "The SavedModel cannot be served in a fresh process"
+    with pytest.raises(ExportError) as caught:
+        export(model, tmp_path)
+    assert words in str(caught.value)
+    assert "The older versions are as they were" in str(caught.value)
+    left = next(name for name in versions(tmp_path) if name.startswith("unfinished-"))
+    assert versions(tmp_path) == ["1", left]
+    assert f"{tmp_path / left}" in str(caught.value)
+    assert (tmp_path / "1" / "precious").read_text() == "old"
+    assert keras.models.load_model(tmp_path / left / "model.keras").count_params() == model.count_params()
+
+
+CHECKED = [
+    ("equal", [[1.0, 2.0]], [[1.0, 2.0]], None),
+    ("rounding", [[1.0, 2.0]], [[1.0, 2.0001]], None),
+    ("small beside the largest", [[1e-9, 1.0]], [[0.0, 1.0]], None),
+    ("not a number in both", [[np.nan, 1.0]], [[np.nan, 1.0]], None),
+    ("infinite in both", [[np.inf, 1.0]], [[np.inf, 1.0]], None),
+    ("other", [[1.0, 2.0]], [[1.0, 2.01]], "largest difference 0.01"),
+    ("scaled", [[1e-6, 2e-6]], [[1e-6, 3e-6]], "largest difference 1e-06"),
+    ("not a number in one", [[1.0, 2.0]], [[np.nan, 2.0]], "largest difference nan"),
+    ("shape", [[1.0, 2.0]], [[1.0], [2.0]], "shape (2, 1) in place of (1, 2)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("expected", "answered", "words"), [row[1:] for row in CHECKED], ids=[r[0] for r in CHECKED]
+)
+def test_what_counts_as_the_same_outputs(tmp_path, monkeypatch, expected, answered, words):
+    def answer(command, **_):
+        np.savez(Path(command[-1]) / "outputs.npz", whole_0=answered, first_0=answered[:1])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(exporting.subprocess, "run", answer)
+    if words is None:
+        exporting.check(tmp_path, np.ones((1, 3)), np.array(expected), 1e-4)
+    else:
+        with pytest.raises(ExportError) as caught:
+            exporting.check(tmp_path, np.ones((1, 3)), np.array(expected), 1e-4)
+        assert words in str(caught.value)
+
+
+def test_the_first_example_alone_is_asked_for_too(tmp_path, monkeypatch):
+    def answer(command, **_):
+        np.savez(Path(command[-1]) / "outputs.npz", whole_0=[[1.0], [2.0]], first_0=[[5.0]])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(exporting.subprocess, "run", answer)
+    with pytest.raises(ExportError, match="largest difference 4"):
+        exporting.check(tmp_path, np.ones((2, 3)), np.array([[1.0], [2.0]]), 1e-4)
+
+
+# What is refused
+
+
+def refused(path, words, model=None, **arguments):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        export(model or small_model(), path, **arguments)
+    assert words in str(caught.value)
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    refused(tmp_path / "file", "`path`: expected a folder, but there is a file of that name")
+    with pytest.raises(OSError, match="file"):
+        export(small_model(), tmp_path / "file" / "below")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_is_no_model_or_not_ready(tmp_path):
+    refused(tmp_path, "`model`: expected a Keras model.\nReceived: 'model'", model="model")
+    refused(tmp_path, "`model`: expected a built model", model=keras.Sequential([keras.layers.Dense(1)]))
+    refused(tmp_path, "Write: export(model, path, batch=x[:8])", model=subclassed())
+    open_ended = keras.Sequential([keras.Input((None, 3)), keras.layers.GlobalAveragePooling1D()])
+    refused(tmp_path, "inputs of the shapes [(None, None, 3)]", model=open_ended)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_backend(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    refused(tmp_path, "Received: a model of the jax backend\nWrite: KERAS_BACKEND=tensorflow")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_that_cannot_be_written_writes_nothing(tmp_path):
+    plan = Plan(
+        learning_rate=warmup(shape=lambda t: t * t, epochs=2) >> cosine(), batch_size=5, examples=10, epochs=3
+    )
+    refused(tmp_path / "new", "a shape with a registered name", plan=plan)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["save", "export", "predict"])
+@pytest.mark.parametrize(
+    "error", [OSError("No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"]
+)
+def test_an_export_that_breaks_off_leaves_nothing(tmp_path, monkeypatch, moment, error):
+    (tmp_path / "1").mkdir()
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(keras.Model, moment, fail)
+    with pytest.raises(type(error)):
+        export(small_model(), tmp_path)
+    assert versions(tmp_path) == ["1"]

@@ -78,6 +78,13 @@ class Batches:
             return pipeline.from_arrays(self._tensors, self._source, self.clock, first, last, skip, count)
         return pipeline.from_python(lambda: self._iterate(first, last, skip), count)
 
+    def peek(self) -> Any:
+        """Return a batch of the first pass without taking it away."""
+        if self._dataset is not None:
+            return next(iter(self._dataset.batch(1)))
+        assert self._source is not None
+        return self._source.peek()
+
     def _iterate(self, first: int, last: int, skip: int) -> Iterator[Any]:
         assert self._source is not None
         for epoch in range(first, last):

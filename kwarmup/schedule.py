@@ -142,9 +142,15 @@ class KerasFormula:
 
     def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, first: float):
         self.schedule, self.first = schedule, first
+        self.takes_arrays = _takes_arrays(schedule)
 
     def __call__(self, step: Any) -> Any:
-        return ops.cast(self.schedule(step), "float32") / self.first
+        step = ops.convert_to_tensor(step)
+        if self.takes_arrays or not step.shape:
+            value = self.schedule(step)
+        else:
+            value = ops.reshape(ops.map(self.schedule, ops.reshape(step, (-1,))), ops.shape(step))
+        return ops.cast(value, "float32") / self.first
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, KerasFormula) and self._key == other._key
@@ -159,6 +165,13 @@ class KerasFormula:
     def to_json(self) -> dict[str, Any]:
         """Return the schedule as Keras serialises it."""
         return {"name": "keras_schedule", "schedule": keras.saving.serialize_keras_object(self.schedule)}
+
+
+def _takes_arrays(schedule: keras.optimizers.schedules.LearningRateSchedule) -> bool:
+    try:
+        return tuple(schedule(ops.convert_to_tensor([0.0, 1.0])).shape) == (2,)
+    except Exception:  # CosineDecay with a warmup branches on its step, which an array cannot decide.
+        return False
 
 
 def adapt(thing: Any) -> tuple[Shape, float] | None:

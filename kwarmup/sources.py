@@ -19,6 +19,10 @@ class Source(Protocol):
         """Return the batches of pass `epoch`, without the first `skip` of them."""
         ...
 
+    def peek(self) -> Any:
+        """Return a batch of the first pass, which is then still to come."""
+        ...
+
 
 class Arrays:
     """Arrays of one length, in any nesting; shuffled anew in each pass.
@@ -58,6 +62,9 @@ class Arrays:
             rows = order[begin:end]
             yield keras.tree.map_structure(lambda array, rows=rows: array[rows], self.data)
 
+    def peek(self) -> Any:
+        return keras.tree.map_structure(lambda array: array[:1], self.data)
+
 
 class Stream:
     """Batches of any sizes, cut anew into the sizes asked for.
@@ -89,6 +96,12 @@ class Stream:
                 self._end_pass(epoch, left, chunks, whole=int(sizes.sum()) == self.examples)
             if number >= skip:
                 yield _join(parts)
+
+    def peek(self) -> Any:
+        chunk = self._left if self._left is not None else next(iter(self.begin(0)))
+        if self.endless:
+            self._left = chunk
+        return chunk
 
     def _end_pass(self, epoch: int, left: Any, chunks: Iterator[Any], whole: bool) -> None:
         if self.endless:

@@ -1,0 +1,143 @@
+"""README: its first screen, its links, its two commands, and every block of code in it."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kwarmup
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/api.md")]
+
+
+def blocks(page: str, language: str) -> list[tuple[int, str]]:
+    """Return the code blocks of a language, each with the number of its first line."""
+    found = re.finditer(rf"^```{language}\n(.*?)^```$", page, flags=re.M | re.S)
+    return [(page[: match.start(1)].count("\n") + 1, match[1]) for match in found]
+
+
+def first_screen_faults(page: str) -> list[str]:
+    """Return what the first 30 lines lack: a sentence, six lines of Python, a picture, the two commands."""
+    screen = "\n".join(page.splitlines()[:30]) + "\n"
+    code = blocks(screen, "python")
+    lines = [line for line in code[0][1].splitlines() if line.strip()] if code else []
+    prose = [line for line in screen.splitlines()[1:] if line[:1].isalpha()]
+    wanted = {
+        "a title": screen.startswith("# "),
+        "a sentence": bool(prose) and prose[0].endswith("."),
+        "six lines of Python": len(lines) == 6,
+        "a picture": bool(re.search(r"^!\[.+\]\(.+\)$", screen, re.M)),
+        "two commands": len(re.findall(r"^python3 -m venv ", screen, re.M)) == 2,
+    }
+    return [what for what, is_there in wanted.items() if not is_there]
+
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_first_screen():
+    assert first_screen_faults(README) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "put", "said"),
+    [
+        (r"^# .*\n", "", "a title"),
+        (r"^[A-Za-z][^\n]*\.$", "", "a sentence"),
+        (r"^```python\n", "```python\nmore = 1\n", "six lines of Python"),
+        (r"^!\[.*\n", "", "a picture"),
+        (r"^python3 -m venv [^\n]*pytest\n", "", "two commands"),
+    ],
+)
+def test_a_fault_of_the_first_screen_is_found(pattern, put, said):
+    broken, count = re.subn(pattern, put, README, count=1, flags=re.M)
+    assert count == 1
+    assert said in first_screen_faults(broken)
+
+
+def test_a_first_screen_that_is_too_long_is_found():
+    assert "two commands" in first_screen_faults("# kwarmup\n" + "\n" * 30 + README)
+
+
+def dead_links(page: str, folder: Path) -> list[str]:
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", page)]
+    return [target for target in targets if target and "://" not in target and not (folder / target).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    assert dead_links(page.read_text(), page.parent) == []
+
+
+def test_a_dead_link_is_found():
+    assert dead_links("[a](tests/test_docs.py) ![b](nowhere.png)", ROOT) == ["nowhere.png"]
+
+
+def commands(readme: Path) -> subprocess.CompletedProcess[str]:
+    """Ask .ci/run which commands it finds in a README."""
+    run = ["bash", str(ROOT / ".ci" / "run"), "commands", str(readme)]
+    return subprocess.run(run, capture_output=True, text=True, timeout=60)
+
+
+def test_ci_runs_the_commands_of_the_readme():
+    found = commands(ROOT / "README.md")
+    assert found.returncode == 0, found.stderr
+    train, tests = found.stdout.splitlines()
+    assert train in README.splitlines() and train.endswith(".venv/bin/kwarmup train")
+    assert tests in README.splitlines() and "[test]" in tests and tests.endswith("pytest")
+
+
+@pytest.mark.parametrize("lost", ["kwarmup train", "pytest", "python3 -m venv"])
+def test_ci_fails_where_the_readme_lacks_a_command(tmp_path, lost):
+    kept = [line for line in README.splitlines() if not (line.startswith("python3 -m venv") and lost in line)]
+    (tmp_path / "README.md").write_text("\n".join(kept))
+    found = commands(tmp_path / "README.md")
+    assert found.returncode != 0 and found.stdout == ""
+    assert "expected two lines that begin with 'python3 -m venv'" in found.stderr
+
+
+def test_the_changelog_knows_the_version():
+    assert f"## {kwarmup.__version__} " in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.examples
+def test_every_python_block_of_the_readme_runs(tmp_path, monkeypatch):
+    """In order and in one namespace. What it takes for granted: some data, and a model."""
+    import keras
+
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+
+    def build() -> keras.Model:
+        layers = [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+        return keras.Sequential(layers)
+
+    x, y = draw.random((640, 8, 8, 1), dtype="float32"), draw.integers(0, 10, 640)
+    space = {"x": x, "y": y, "model": build(), "build": build}
+    found = blocks(README, "python")
+    assert found
+    for line, code in found:
+        # Blank lines in front: a traceback then shows README's own line numbers.
+        exec(compile("\n" * (line - 1) + code, str(ROOT / "README.md"), "exec"), space)
+
+
+@pytest.mark.examples
+def test_every_kwarmup_command_of_the_readme_runs(tmp_path):
+    lines = [line for _, code in blocks(README, "bash") for line in code.splitlines()]
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith("kwarmup ")]
+    assert found
+    for words in found:
+        run = subprocess.run(
+            [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert run.returncode == 0, f"{shlex.join(words)}\n{run.stdout}\n{run.stderr}"
+        assert run.stdout

@@ -64,7 +64,12 @@ def variant(learning_rate, steps, steps_per_execution=1, callbacks=()):
     """A function that trains for `steps` steps and returns the seconds of one."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
-        [keras.Input((32,)), keras.layers.Dense(64, "relu"), keras.layers.Dense(64, "relu"), keras.layers.Dense(10)]
+        [
+            keras.Input((32,)),
+            keras.layers.Dense(64, "relu"),
+            keras.layers.Dense(64, "relu"),
+            keras.layers.Dense(10),
+        ]
     )
     model.compile(
         keras.optimizers.SGD(learning_rate, momentum=0.9),
@@ -95,7 +100,11 @@ def variants(steps, rounds):
     total = 2 * steps * (rounds + 2)
     clock = Clock(examples=EXAMPLES, epochs=-(-total * BATCH_SIZE // EXAMPLES), batch_size=BATCH_SIZE)
     warm, part = total // 10, total // 20
-    ten = warmup(steps=warm) >> Profile([linear(steps=part, to=1 - i / 10) for i in range(8)]) >> cosine(steps=warm)
+    ten = (
+        warmup(steps=warm)
+        >> Profile([linear(steps=part, to=1 - i / 10) for i in range(8)])
+        >> cosine(steps=warm)
+    )
     three = warmup(steps=warm) >> hold(steps=warm) >> cosine(steps=total - 2 * warm)
     in_epochs = warmup(epochs=clock.epochs // 10) >> hold(fraction=0.3) >> cosine()
     curve = Schedule(PEAK * three).curve
@@ -121,15 +130,23 @@ def variants(steps, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few and short rounds: shows that it runs, no more")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few and short rounds: shows that it runs, no more"
+    )
     parser.add_argument("--rounds", type=int, default=100, help="rounds that count (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=320, help="steps a round and variant (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=320, help="steps a round and variant (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     rounds, steps = (3, 96) if arguments.quick else (arguments.rounds, arguments.steps)
     made, base = variants(steps, rounds)
     times = interleave(made, rounds, label="step overhead")
-    title = f"Seconds a training step, {rounds} rounds of {steps} steps, batch {BATCH_SIZE}, small dense network"
+    title = (
+        f"Seconds a training step, {rounds} rounds of {steps} steps, batch {BATCH_SIZE}, small dense network"
+    )
     console().print(table(title, times, base))
 
 

@@ -29,9 +29,14 @@ class _Package(ModuleType):
 sys.modules[__name__].__class__ = _Package
 
 
+# Keras is imported only once somebody puts a schedule of it behind `>>`, or reads one from JSON.
 def _adapt(thing: Any) -> Any:
-    # Keras is imported only once somebody puts an object of another library behind `>>`.
     return importlib.import_module("kwarmup.schedule").adapt(thing)
 
 
+def _keras_schedule(schedule: dict[str, Any]) -> Any:
+    return importlib.import_module("kwarmup.schedule").keras_schedule(schedule)
+
+
 shapes.ADAPTERS.append(_adapt)
+shapes.register(_keras_schedule, "keras_schedule", factory=True)

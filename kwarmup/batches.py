@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -37,7 +38,9 @@ class Batches:
         self._tensors: Any = None
         self._source: Source | None = None
         examples = clock.examples
-        generator = isinstance(x, types.GeneratorType) or callable(x) and not isinstance(x, keras.utils.PyDataset)
+        generator = (
+            isinstance(x, types.GeneratorType) or callable(x) and not isinstance(x, keras.utils.PyDataset)
+        )
         dataset = _is_dataset(x)
         if (dataset or generator or isinstance(x, keras.utils.PyDataset)) and y is not None:
             raise type_error(
@@ -51,7 +54,9 @@ class Batches:
             if keras.backend.backend() == "tensorflow":
                 self._dataset = x
             else:
-                self._source = Stream(lambda epoch: x.batch(256).as_numpy_iterator(), examples)
+                self._source = Stream(
+                    lambda epoch: x.batch(256).as_numpy_iterator(), examples, passed=lambda: iter(x)
+                )
         elif isinstance(x, keras.utils.PyDataset):
             self._source = from_py_dataset(x, examples)
         elif generator:
@@ -77,6 +82,21 @@ class Batches:
                 self._tensors = pipeline.tensors(self._source.data)
             return pipeline.from_arrays(self._tensors, self._source, self.clock, first, last, skip, count)
         return pipeline.from_python(lambda: self._iterate(first, last, skip), count)
+
+    def pass_over(self, epochs: int) -> None:
+        """Bring data that keeps a place of its own to where it stands behind `epochs` passes.
+
+        A generator is read again, a dataset that shuffles draws its orders, a `PyDataset` hears
+        `on_epoch_end`.
+        """
+        if self._dataset is not None:
+            for _ in range(epochs):
+                iter(self._dataset)
+        elif isinstance(self._source, Stream):
+            if self._source.endless:
+                collections.deque(self._iterate(0, epochs, 0), maxlen=0)
+            for _ in range(epochs):
+                self._source.passed()
 
     def peek(self) -> Any:
         """Return a batch of the first pass without taking it away."""

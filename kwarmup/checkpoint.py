@@ -16,16 +16,25 @@ from typing import Any
 
 import numpy as np
 
-from kwarmup.errors import value_error
+from kwarmup.errors import message, value_error
 
 _FORMAT = 1
 _KEPT = 2
-_NAME = re.compile(r"step-(\d+)")
+# Twelve digits, so that folders of other programs (`step-100`) are neither read nor cleared away.
+_NAME = re.compile(r"step-(\d{12,})")
 _MANIFEST, _ARRAYS = "checkpoint.json", "arrays.npz"
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RecursionError)
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be written or read; training goes on with what there is."""
+    """A checkpoint could not be written or read; training goes on with what there is.
+
+    Example:
+
+    >>> import warnings
+    >>> from kwarmup.checkpoint import CheckpointWarning
+    >>> warnings.simplefilter("error", CheckpointWarning)  # rather stop than train on without checkpoints
+    """
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,10 @@ def prepare(folder: str | os.PathLike[str]) -> Path:
             pass
     except OSError as error:
         raise value_error(
-            "checkpoint_dir", str(folder), f"a folder that can be written ({error})", 'checkpoint_dir="runs/a"'
+            "checkpoint_dir",
+            str(folder),
+            f"a folder that can be written ({error})",
+            'checkpoint_dir="runs/a"',
         ) from error
     for left in path.glob(".writing-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -69,26 +81,27 @@ def write(folder: Path, step: int, checkpoint: Checkpoint) -> bool:
     Returns:
         Whether it was written.
     """
-    final = folder / f"step-{step:012d}"
-    temporary = None
+    name = f"step-{step:012d}"
+    final, temporary = folder / name, folder / f".writing-{name}"
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         with open(temporary / _ARRAYS, "wb") as file:
-            arrays: dict[str, Any] = checkpoint.arrays
-            np.savez(file, **arrays)
+            np.savez(file, **checkpoint.arrays)  # type: ignore[arg-type]
             _flush(file)
         facts = {**checkpoint.facts, "format": _FORMAT, "arrays": _digest(temporary / _ARRAYS)}
         text = json.dumps(facts)
         with open(temporary / _MANIFEST, "w") as file:
             file.write(json.dumps({"digest": hashlib.sha256(text.encode()).hexdigest(), "facts": text}))
             _flush(file)
-        if final.exists():  # damaged, or left by a run that was refused: ours is the newer one
+        # The files and their names in the folder must be on disk before the folder has its name.
+        _flush_folder(temporary)
+        if final.exists():  # from another process on the same folder; this one's is the newer
             shutil.rmtree(final)
         os.rename(temporary, final)
         _flush_folder(folder)
     except OSError as error:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         warnings.warn(
             f"No checkpoint was written at step {step} to {folder} ({error}). Training goes on; the last "
             "good checkpoint stays.",
@@ -96,19 +109,38 @@ def write(folder: Path, step: int, checkpoint: Checkpoint) -> bool:
             stacklevel=2,
         )
         return False
-    for old in _steps(folder)[_KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for old in _steps(folder)[_KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
     return True
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole; each damaged one gives a `CheckpointWarning`."""
-    for path in _steps(folder):
+    """Return the newest checkpoint that is whole.
+
+    Each damaged one gives a `CheckpointWarning` and another name, under which it is left alone: it must
+    not count as one of the two that are kept.
+
+    Raises:
+        RuntimeError: if it was written by a newer kwarmup.
+    """
+    paths = _steps(folder)
+    for path in paths:
         try:
             return _read(path)
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except _DAMAGE as error:
+            aside = path.with_name(f"damaged-{path.name}")
+            with contextlib.suppress(OSError):
+                shutil.rmtree(aside, ignore_errors=True)
+                os.rename(path, aside)
+            then = (
+                "there is none before it: training begins anew"
+                if path == paths[-1]
+                else "the one before it is used"
+            )
             warnings.warn(
-                f"The checkpoint {path} is damaged ({error}); the one before it is used.",
+                f"The checkpoint {path} is damaged ({type(error).__name__}: {error}) and was renamed to "
+                f"{aside.name}; {then}.",
                 CheckpointWarning,
                 stacklevel=2,
             )
@@ -121,8 +153,16 @@ def _read(path: Path) -> Checkpoint:
     if hashlib.sha256(text.encode()).hexdigest() != outer["digest"]:
         raise ValueError(f"{_MANIFEST} has changed since it was written")
     facts = json.loads(text)
-    if facts["format"] != _FORMAT:
-        raise ValueError(f"format {facts['format']}, this kwarmup reads format {_FORMAT}")
+    if facts["format"] > _FORMAT:
+        raise RuntimeError(
+            message(
+                "checkpoint_dir",
+                str(path),
+                f"a checkpoint of format {_FORMAT}, which this kwarmup reads; a newer one wrote "
+                f"format {facts['format']}",
+                "pip install --upgrade kwarmup",
+            )
+        )
     if _digest(path / _ARRAYS) != facts["arrays"]:
         raise ValueError(f"{_ARRAYS} has changed since it was written")
     with np.load(path / _ARRAYS, allow_pickle=False) as arrays:
@@ -130,8 +170,8 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _steps(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name, reverse=True)
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 def _digest(path: Path) -> str:
@@ -148,7 +188,7 @@ def _flush(file: Any) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    # Not every system lets a folder be opened; where it does, the new name is on disk after this.
+    # Not every system lets a folder be opened; where it does, the names in it are on disk after this.
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

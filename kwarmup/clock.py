@@ -58,8 +58,8 @@ class Clock:
     Raises:
         TypeError: if an argument is not of the type above.
         ValueError: if one is not above 0, if the batch size does not divide by accumulation and
-            replicas, if a limit is no multiple of `multiple_of`, or if `drop_remainder` would leave
-            no batch.
+            replicas, if a limit is no multiple of `multiple_of`, if `drop_remainder` would leave
+            a pass without a batch, or if there would be no update.
 
     Example:
 
@@ -108,6 +108,13 @@ class Clock:
                 True,
                 f"micro-batches of at most {self.examples} examples, or nothing is left of a pass",
                 f"Clock(examples={self.examples}, epochs={self.epochs}, batch_size={self.examples})",
+            )
+        if self.steps == 0:
+            raise value_error(
+                "gradient_accumulation_steps",
+                self.gradient_accumulation_steps,
+                f"at most the {self._ticks} micro-batches of the whole run, or there is no update",
+                f"Clock(..., gradient_accumulation_steps={self._ticks})",
             )
 
     def __repr__(self) -> str:
@@ -169,7 +176,9 @@ class Clock:
             raise type_error("step_at", Code("step_at()"), "exactly one length", "step_at(epochs=1)")
         place = self.forward(Place(Fraction(0), Fraction(0)), asked)
         if place.tick > self._ticks:
-            raise value_error("step_at", length, f"a place within the {self.steps} updates", "step_at(fraction=1)")
+            raise value_error(
+                "step_at", length, f"a place within the {self.steps} updates", "step_at(fraction=1)"
+            )
         return math.ceil(place.tick / self.gradient_accumulation_steps)
 
     def epoch_at(self, step: int) -> float:
@@ -332,7 +341,9 @@ class Clock:
     @cached_property
     def _stretches(self) -> list[Stretch]:
         if isinstance(self.batch_size, Profile):
-            rounding = Rounding(self.multiple_of, self.min_batch_size or self.multiple_of, self.max_batch_size)
+            rounding = Rounding(
+                self.multiple_of, self.min_batch_size or self.multiple_of, self.max_batch_size
+            )
             return stretches(self.batch_size, self.examples, self.epochs, rounding)
         return [Stretch("examples", (Fraction(0),), (self.batch_size,), None)]
 

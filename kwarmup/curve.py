@@ -155,9 +155,9 @@ def _parts(clock: Clock | None, parts: int | None) -> int:
     if clock is None:
         return parts or 1
     if parts is not None and parts != clock.gradient_accumulation_steps:
-        raise value_error(
-            "gradient_accumulation_steps", parts, f"the clock's {clock.gradient_accumulation_steps}", write
-        )
+        expected = f"the clock's {clock.gradient_accumulation_steps}"
+        write = f"Clock(..., gradient_accumulation_steps={parts})"
+        raise value_error("gradient_accumulation_steps", parts, expected, write)
     return clock.gradient_accumulation_steps
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 
-from kwarmup import guard, state
+from kwarmup import guard, identity
 from kwarmup.batches import Batches
 from kwarmup.errors import type_error
 from kwarmup.plan import Plan
+from kwarmup.private import build
 from kwarmup.resume import Keeper
 
 _OWNED = ("batch_size", "epochs", "initial_epoch", "steps_per_epoch", "shuffle", "validation_split")
@@ -39,30 +40,34 @@ def fit(
                 name, arguments[name], "no such argument, since the plan decides it", "plan.fit(model, x, y)"
             )
     guard.check_model(plan, model)
-    batches = Batches(plan.clock, x, y, sample_weight, seed)
-    verbose = 1 if verbose == "auto" else verbose
-    training = OneTraining(
-        list(callbacks or ()),
-        add_history=True,
-        add_progbar=verbose != 0,
-        verbose=verbose,
-        model=model,
-        epochs=plan.clock.epochs,  # Keras's progress bar asks for both when it is made
-        steps=None,
-    )
+    callbacks = list(callbacks or ())
+    keeper = None
     if checkpoint_dir is not None:
-        _build(model, batches.peek())
-        facts = {"data": state.data_facts(x, y, sample_weight), "seed": seed}
-        training.keeper = Keeper(
-            checkpoint_dir, save_every, plan, model, training.callbacks, facts, on_change
-        )
-        plan = training.keeper.plan
-        batches.clock = plan.clock
-    training.plan = plan
-    with training.keeper.watching_for_the_end() if training.keeper else contextlib.nullcontext():
-        if training.keeper and training.keeper.finished:
-            training.on_train_begin()
-            return model.history
+        facts = {
+            "backend": keras.backend.backend(),
+            "data": identity.of_data(x, y, sample_weight),
+            "seed": identity.plain(seed),
+            "class_weight": identity.plain(arguments.get("class_weight")),
+            "callbacks": ", ".join(type(callback).__name__ for callback in callbacks),
+        }
+        keeper = Keeper(checkpoint_dir, save_every, plan, model, facts, on_change)
+        plan = keeper.plan
+        guard.check_model(plan, model)
+    batches = Batches(plan.clock, x, y, sample_weight, seed)
+    if keeper:
+        build(model, batches.peek())
+    verbose = 1 if verbose == "auto" else verbose
+    shown = {"verbose": verbose, "epochs": plan.clock.epochs, "steps": None}
+    training = OneTraining(callbacks, add_history=True, add_progbar=verbose != 0, model=model, **shown)
+    training.plan, training.keeper = plan, keeper
+    if keeper and keeper.finished:
+        keeper.begin(training)
+        return model.history
+    batches.pass_over(training.first_epoch)
+    with (
+        _averaged_once(training, model.optimizer),
+        keeper.watching_for_the_end() if keeper else contextlib.nullcontext(),
+    ):
         for epoch in range(training.first_epoch, plan.clock.epochs):
             steps = training.begin_pass(epoch)
             model.fit(
@@ -77,7 +82,6 @@ def fit(
             )
             if model.stop_training:
                 break
-            guard.check_updates(plan, model.optimizer, epoch)
     return model.history
 
 
@@ -98,12 +102,20 @@ class OneTraining(keras.callbacks.CallbackList):
     def first_epoch(self) -> int:
         return self.keeper.epoch if self.keeper else 0
 
+    @property
+    def over(self) -> bool:
+        """Whether the pass at hand is the last."""
+        return self._epoch + 1 == self.plan.clock.epochs or self.model.stop_training
+
     def begin_pass(self, epoch: int) -> int:
         """Tell callbacks how long the pass is; return its micro-batches."""
         clock = self.plan.clock
-        steps = clock.first_micro_batch(epoch + 1) - clock.first_micro_batch(epoch)
+        first = clock.first_micro_batch(epoch)
+        steps = clock.first_micro_batch(epoch + 1) - first
         self.begun = self.keeper.begun if self.keeper and epoch == self.first_epoch else 0
         self.set_params({**self.params, "epochs": clock.epochs, "steps": steps})
+        if self.keeper:
+            self.keeper.pass_begins(epoch, first, steps, self.begun)
         return steps
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -111,13 +123,13 @@ class OneTraining(keras.callbacks.CallbackList):
             self._started = True
             super().on_train_begin(logs)
             if self.keeper:
-                self.keeper.restore_callbacks()
+                self.keeper.begin(self)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
         super().on_epoch_begin(epoch, logs)
         if self.keeper and self.begun:
-            self.keeper.restore_metrics()
+            self.keeper.restore()  # Keras has reset the metrics, and callbacks what they count in a pass
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         super().on_train_batch_begin(self.begun + batch, logs)
@@ -127,23 +139,33 @@ class OneTraining(keras.callbacks.CallbackList):
         last = min(self.begun + batch, self.params["steps"] - 1)
         super().on_train_batch_end(last, logs)
         if self.keeper:
-            self.keeper.batch_ended(self._epoch, last + 1 - self.model.steps_per_execution, last + 1)
+            self.keeper.batch_ended(last + 1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_end(epoch, logs)
+        if not self.model.stop_training:
+            guard.check_updates(self.plan, self.model.optimizer, epoch)
         if self.keeper:
-            self.keeper.epoch_ended(epoch, self.model.stop_training)
+            self.keeper.pass_ended(last=self.over)
 
     def on_train_end(self, logs: Any = None) -> None:
-        if self._epoch + 1 == self.plan.clock.epochs or self.model.stop_training:
+        if self.over:
             super().on_train_end(logs)
+            if self.keeper:
+                self.keeper.training_ended()
 
 
-def _build(model: keras.Model, batch: Any) -> None:
-    """Make every variable of a compiled model, so that a checkpoint finds all of them, without training."""
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-    y_pred = model(x, training=False)
-    model.optimizer.build(model.trainable_variables)
-    model.compute_loss(x, y, y_pred, sample_weight, training=False)
-    model.compute_metrics(x, y, y_pred, sample_weight)
-    model.reset_metrics()
+@contextlib.contextmanager
+def _averaged_once(training: OneTraining, optimizer: Any) -> Iterator[None]:
+    """While inside, averaged weights (`use_ema`) are put in place behind the last pass, not behind each `fit`."""
+    put_in_place = optimizer.finalize_variable_values
+
+    def finalize(variables: Any) -> None:
+        if training.over:
+            put_in_place(variables)
+
+    optimizer.finalize_variable_values = finalize
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values

@@ -29,7 +29,9 @@ def check_model(plan: Plan, model: keras.Model, begun: int = 0) -> None:
     """
     optimizer: Any = getattr(model, "optimizer", None)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise value_error("model", model.name, "a compiled model", "model.compile(SGD(plan.learning_rate), loss=...)")
+        raise value_error(
+            "model", model.name, "a compiled model", "model.compile(SGD(plan.learning_rate), loss=...)"
+        )
     schedule = schedule_of(optimizer)
     if isinstance(schedule, Schedule) and schedule != plan.learning_rate:
         raise value_error(
@@ -40,7 +42,13 @@ def check_model(plan: Plan, model: keras.Model, begun: int = 0) -> None:
         )
     inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
     parts = inner.gradient_accumulation_steps or 1
-    compare("gradient_accumulation_steps", "the optimizer", parts, plan.clock, plan.clock.gradient_accumulation_steps)
+    compare(
+        "gradient_accumulation_steps",
+        "the optimizer",
+        parts,
+        plan.clock,
+        plan.clock.gradient_accumulation_steps,
+    )
     replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
     compare("replicas", "the model's strategy", replicas, plan.clock, plan.clock.replicas)
     done = applied.updates(optimizer)
@@ -57,7 +65,10 @@ def compare(name: str, who: str, real: Any, clock: Clock, planned: Any) -> None:
     """Raise a `ValueError` that says both numbers, where they differ."""
     if real != planned:
         raise value_error(
-            name, Code(f"{real} in {who}, {planned} in {clock!r}"), "the same in both", f"plan.replace({name}={real!r})"
+            name,
+            Code(f"{real} in {who}, {planned} in {clock!r}"),
+            "the same in both",
+            f"plan.replace({name}={real!r})",
         )
 
 

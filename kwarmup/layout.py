@@ -58,7 +58,14 @@ def lay_out(
             if ticks:
                 segments.append(
                     Segment(
-                        tick, example, passes * ticks, passes * consumed, micro, ticks, consumed, micro * parts
+                        tick,
+                        example,
+                        passes * ticks,
+                        passes * consumed,
+                        micro,
+                        ticks,
+                        consumed,
+                        micro * parts,
                     )
                 )
             runs.append(Passes(epoch, example, passes, consumed))
@@ -99,9 +106,7 @@ class _Sizes:
                 self.index += 1
                 # The next phase begins where this one ends, in its own unit, if that is the same one.
                 following = self.sizes[self.index]
-                self.began = (
-                    end if following.unit == stretch.unit else self._count(following, tick, position)
-                )
+                self.began = end if following.unit == stretch.unit else self._count(following, tick, position)
                 self.offset = 0
                 continue
             self.offset = bisect.bisect_right(stretch.offsets, now) - 1

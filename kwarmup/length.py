@@ -55,7 +55,8 @@ class Length:
         """
         for keyword in units:
             if keyword not in UNITS:
-                raise type_error(keyword, Code(f"{verb}({keyword}=...)"), f"one of {', '.join(UNITS)}", f"{verb}(steps=500)")
+                units_known = f"one of {', '.join(UNITS)}"
+                raise type_error(keyword, Code(f"{verb}({keyword}=...)"), units_known, f"{verb}(steps=500)")
         given = {unit: value for unit, value in units.items() if value is not None}
         if not given:
             return cls()

@@ -17,6 +17,8 @@ from kwarmup.shapes import linear as _STILL
 
 #: Anchors are cut here, since a 32-bit counter holds no more.
 _LIMIT = 2**31 - 1
+#: A phase shorter than one update may be as short as it likes; only a finite slope times 0 is 0.
+_STEEPEST = Fraction(10**30)
 
 
 def _power(xp: Any, t: Any) -> Any:
@@ -118,11 +120,15 @@ def _phase_pieces(
                     start,
                     change,
                     factor * float(progress(anchor) - backward),
-                    factor * float(per_tick / length),
-                    factor * float((per_pass if ticks > 1 else per_tick) / length),
+                    factor * _slope(per_tick, length),
+                    factor * _slope(per_pass if ticks > 1 else per_tick, length),
                 )
             )
     return found
+
+
+def _slope(count: int, length: Fraction) -> float:
+    return float(min(Fraction(count) / length, _STEEPEST))
 
 
 def _progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from kwarmup.clock import Clock, Place
@@ -65,11 +66,14 @@ def _check_fits(profile: Profile, found: list[Place | None], clock: Clock, rest:
         needed = steps[-1]
     if over <= slack:
         return
+    write = "shorter phases; one without a length takes what is left"
+    if all(phase.length.unit != "fraction" for phase in profile.phases):
+        write += f". Or a longer run: Clock(..., epochs={math.ceil(needed / clock.steps * clock.epochs)})"
     lengths = ", ".join(phase.length.keyword for phase in profile.phases if phase.length.keyword)
     raise value_error(
         "profile",
         profile,
         f"phases that fit into the run of {clock.steps} updates "
         f"({clock.epochs} epochs, {clock.total_examples} examples); {lengths} add up to {float(needed):g} updates",
-        "a phase without a length, which takes what is left: warmup(epochs=5) >> cosine()",
+        write,
     )

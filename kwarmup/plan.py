@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from kwarmup.schedule import Schedule
 
-_EXAMPLE = "Plan(learning_rate=0.1 * (warmup(epochs=5) >> cosine()), batch_size=64, examples=50_000, epochs=30)"
+_EXAMPLE = (
+    "Plan(learning_rate=0.1 * (warmup(epochs=5) >> cosine()), batch_size=64, examples=50_000, epochs=30)"
+)
 _CLOCK_KEYS = (
     "examples",
     "epochs",
@@ -228,7 +230,9 @@ class Plan:
         """What is probably not meant, a sentence each; empty for a plan without faults."""
         steps = self.clock.steps
         ticks = np.array([piece.tick for piece in self.curve.pieces]) // self.curve.parts
-        looked_at = np.concatenate([ticks - 1, ticks, ticks + 1, np.linspace(0, steps - 1, 1000).astype("int64")])
+        looked_at = np.concatenate(
+            [ticks - 1, ticks, ticks + 1, np.linspace(0, steps - 1, 1000).astype("int64")]
+        )
         looked_at = np.unique(looked_at.clip(0, max(0, steps - 1)))
         rates = self.curve(looked_at)
         found = []
@@ -289,7 +293,10 @@ class Plan:
         batch_size = self.clock.batch_size
         if not isinstance(batch_size, int):
             raise value_error(
-                "batch_size", batch_size, "one whole number, to grow from", "plan.replace(batch_size=64, scaling=0)"
+                "batch_size",
+                batch_size,
+                "one whole number, to grow from",
+                "plan.replace(batch_size=64, scaling=0)",
             )
         largest = number("max", max, "plan.grow_batch(max=1024)")
         if not isinstance(largest, int) or largest < batch_size:
@@ -362,7 +369,9 @@ class Plan:
             )
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
-            "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+            "  ".join(
+                c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+            )
             for line in cells
         ]
         clock = self.clock
@@ -399,7 +408,9 @@ class Plan:
         Raises:
             ValueError: if it is not such data.
         """
-        if not isinstance(data, dict) or not {"learning_rate", "batch_size", "examples", "epochs"} <= set(data):
+        if not isinstance(data, dict) or not {"learning_rate", "batch_size", "examples", "epochs"} <= set(
+            data
+        ):
             raise value_error(
                 "data", Code(repr(data)[:200]), "the data of a plan", "Plan.from_dict(plan.to_dict())"
             )

@@ -66,7 +66,8 @@ def plot_curve(curve: Curve, steps: int, path: Path | None = None, label: str = 
         panels[1].yaxis.set_major_locator(_whole_numbers())
     panels[-1].set_xlabel("update")
     panels[-1].set_xlim(0, max(1, steps - 1))
-    panels[-1].xaxis.set_major_formatter(_thousands())
+    panels[-1].xaxis.set_major_locator(_whole_numbers())
+    panels[-1].xaxis.set_major_formatter("{x:,.0f}")
     if clock is not None and clock.epochs > 1:
         _mark_epochs(panels[0], clock, steps)
     return _written(figure, path)
@@ -145,6 +146,7 @@ def plot_training(
     _draw_curve(below, epochs[places < updates], rates[places < updates], "learning rate")
     below.set_xlabel("epoch")
     below.set_xlim(0, plan.clock.epochs)
+    below.xaxis.set_major_locator(_whole_numbers())
     return _written(figure, path)
 
 
@@ -195,12 +197,6 @@ def _whole_numbers() -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(integer=True)
-
-
-def _thousands() -> Any:
-    from matplotlib.ticker import FuncFormatter
-
-    return FuncFormatter(lambda value, _: f"{value:,.0f}" if value == int(value) else "")
 
 
 def _written(figure: Figure, path: Path | None) -> Figure:

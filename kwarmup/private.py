@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import keras
@@ -26,3 +27,16 @@ def index_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
     example in the docstring of Keras's `Optimizer` uses the same method.
     """
     return optimizer._get_variable_index(variable)
+
+
+def build(model: keras.Model, batch: Any) -> None:
+    """Make every variable of a compiled model, of its metrics and its optimizer, without running any of them.
+
+    On JAX and torch Keras does so itself when `fit` begins; on TensorFlow only within the first step, which
+    is too late to give variables the values they had. Calling the model and its loss would build too, but it
+    draws from random generators and fails where a model brings a training step of its own.
+    """
+    trainer: Any = model
+    strategy = getattr(model, "distribute_strategy", None)
+    with strategy.scope() if strategy is not None else contextlib.nullcontext():
+        trainer._symbolic_build(data_batch=batch)

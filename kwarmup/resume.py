@@ -7,148 +7,176 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
 
-from kwarmup import applied, checkpoint, state
+from kwarmup import checkpoint, identity, state
 from kwarmup.errors import Code, value_error
 from kwarmup.plan import Plan
+from kwarmup.private import schedule_of
+from kwarmup.profile import Profile
+from kwarmup.schedule import Schedule
+
+_SHOWN = 12
 
 
 class Preempted(SystemExit):
-    """Training was asked to end by SIGTERM; it has been saved, and the process ends with code 143."""
+    """Training was asked to end by SIGTERM and has been saved; the process ends with code 143."""
 
 
 class Keeper:
-    """Saves a training every `every` updates and at the end of every pass, and restores it.
+    """Saves a training every `every` updates and behind every pass, and restores it.
+
+    A stop behind a pass is the end of a training; a stop within one is a break, after which it goes on.
 
     Args:
         folder: where checkpoints are kept.
         every: updates between two checkpoints within a pass.
         plan: what the training follows.
-        model: built and compiled.
-        callbacks: whose state is kept too.
+        model: compiled.
         facts: what else must be the same when training goes on, as plain data.
-        on_change: `"raise"`, `"override"` (go on by the plan that is given now) or `"checkpoint"` (by the one
-            in the checkpoint).
+        on_change: `"raise"`, `"override"` (go on with what is given now) or `"checkpoint"` (by the plan in the
+            checkpoint).
 
     Raises:
         ValueError: if the folder cannot be written, or the checkpoint in it is of another training.
     """
 
     def __init__(
-        self,
-        folder: Any,
-        every: int,
-        plan: Plan,
-        model: keras.Model,
-        callbacks: list[keras.callbacks.Callback],
-        facts: dict[str, Any],
-        on_change: str,
+        self, folder: Any, every: int, plan: Plan, model: keras.Model, facts: dict[str, Any], on_change: str
     ):
         if on_change not in ("raise", "override", "checkpoint"):
-            raise value_error("on_change", on_change, '"raise", "override" or "checkpoint"', 'on_change="override"')
-        self.folder: Path = checkpoint.prepare(folder)
-        self.every, self.plan, self.model, self.callbacks = every, plan, model, callbacks
-        self.facts = json.loads(json.dumps({**facts, "model": state.model_facts(model)}))
+            raise value_error(
+                "on_change", on_change, '"raise", "override" or "checkpoint"', 'on_change="override"'
+            )
+        if not isinstance(every, int) or every < 1:
+            raise value_error("save_every", every, "a number of updates, 1 or more", "save_every=1000")
+        self.every, self.plan, self.model = every, plan, model
         self.epoch = self.begun = 0
         self.finished = False
+        # As they come back from a file: here a plan that cannot be written is refused, not behind hours.
+        self._plan = json.loads(plan.to_json())
+        self._facts = json.loads(json.dumps({**facts, "model": identity.of_model(model)}))
+        self._folder = checkpoint.prepare(folder)
         self._asked_to_end = False
-        self._found = checkpoint.newest(self.folder)
+        self._pass = self._first = self._steps = self._done = 0
+        self._found = checkpoint.newest(self._folder)
         if self._found is not None:
-            self._accept(self._found, on_change)
+            self._accept(self._found.facts, on_change)
 
-    def _accept(self, found: checkpoint.Checkpoint, on_change: str) -> None:
-        facts = found.facts
-        changed = state.differences(facts["facts"], self.facts)
-        planned = state.differences(facts["plan"], json.loads(self.plan.to_json()))
-        if on_change == "checkpoint" and planned:
-            self.plan = Plan.from_dict(facts["plan"])
-            # Nothing has been traced yet, so the schedule that is set here is the one that is compiled.
-            self.model.optimizer.learning_rate = self.plan.learning_rate
-            planned = []
-        if changed or planned and on_change != "override":
+    def _accept(self, facts: dict[str, Any], on_change: str) -> None:
+        changed = list(identity.differences(facts["facts"], self._facts))
+        planned = list(identity.differences(_readable(facts["plan"]), _readable(self._plan)))
+        if on_change == "checkpoint":
+            refused = changed
+        else:
+            refused = [] if on_change == "override" else planned + changed
+        if refused:
+            more = [f"and {len(refused) - _SHOWN} more"] if len(refused) > _SHOWN else []
             raise value_error(
                 "checkpoint_dir",
-                Code(f"{self.folder}, with\n  " + "\n  ".join(changed + planned)),
-                "the training that was begun there",
-                'the same plan, model and data; another checkpoint_dir; or, if only the plan has changed, '
-                'on_change="override" (the new plan) or "checkpoint" (the old one)',
+                Code("\n  ".join([f"{self._folder}, begun with", *refused[:_SHOWN], *more])),
+                "a folder that is empty, or holds checkpoints of this same training",
+                "the same plan, model, data and callbacks as before; another checkpoint_dir; "
+                'on_change="override", to go on with what is given now'
+                + (' or "checkpoint", to go on by the plan as it was' if planned and not changed else ""),
             )
         self.epoch, self.begun, self.finished = facts["epoch"], facts["begun"], facts["finished"]
-        clock, examples = self.plan.clock, facts["examples"]
-        tick = clock.first_micro_batch(self.epoch) + self.begun if self.epoch < clock.epochs else None
-        if planned and tick is not None and (
-            clock.examples_at(tick // clock.gradient_accumulation_steps) != examples
-        ):
-            raise value_error(
-                "on_change",
-                Code(f"a plan that at update {facts['updates']} has seen other examples than the {examples} so far"),
-                "a plan that is the same up to here",
-                'on_change="checkpoint", or another checkpoint_dir',
-            )
-        # A longer plan goes on behind the end of a shorter one.
-        self.finished = self.finished and (not planned or self.epoch >= clock.epochs)
-        state.put(self._groups(metrics=self.begun > 0), found.arrays)
+        if planned and on_change == "checkpoint":
+            self.plan, self._plan = Plan.from_dict(facts["plan"]), facts["plan"]
+            if isinstance(schedule_of(self.model.optimizer), Schedule):
+                # Nothing has been traced yet, so the schedule that is set here is the one that is compiled.
+                self.model.optimizer.learning_rate = self.plan.learning_rate
+        elif planned:
+            self._check_place(facts)
+            # A longer plan goes on behind the end of a shorter one.
+            self.finished = self.epoch == self.plan.clock.epochs
 
-    @property
-    def updates(self) -> int:
-        """Updates that were over when the checkpoint was made; 0 without one."""
-        return 0 if self._found is None else self._found.facts["updates"]
+    def _check_place(self, facts: dict[str, Any]) -> None:
+        """Does the plan that is given now stand where the one in the checkpoint stood?"""
+        clock = self.plan.clock
+        if self.epoch <= clock.epochs and facts["place"] == self._place(self.epoch, self.begun):
+            return
+        micro_batches, examples = facts["place"]
+        raise value_error(
+            "on_change",
+            Code(
+                f'"override", with another way to the {examples:,} examples and {micro_batches:,} batches so far'
+            ),
+            "a plan whose batch sizes are the same up to here, and that does not end before",
+            'on_change="checkpoint", or another checkpoint_dir',
+        )
 
-    def restore_callbacks(self) -> None:
-        """Give callbacks their state back; called behind their `on_train_begin`, which resets it."""
-        if self._found is not None:
-            state.put_callbacks(self.callbacks, self._found.facts["callbacks"], self._found.arrays)
-
-    def restore_metrics(self) -> None:
-        """Give metrics their state back; called behind Keras's reset at the begin of a pass."""
-        if self._found is not None and self.begun:
-            state.put({"metrics": list(self.model.metrics_variables)}, self._found.arrays)
-
-    def batch_ended(self, epoch: int, before: int, begun: int) -> None:
-        """Save if it is time, `begun` micro-batches into pass `epoch`; `before` were over an execution ago."""
-        parts = self.plan.clock.gradient_accumulation_steps * self.every
-        first = self.plan.clock.first_micro_batch(epoch)
-        whole = first + begun == self.plan.clock.first_micro_batch(epoch + 1)
-        if self._asked_to_end and not whole:
-            self._save(epoch, begun, False)
-            raise Preempted(143)
-        # The end of a pass is saved behind its validation, not here.
-        if not whole and (first + before) // parts != (first + begun) // parts:
-            self._save(epoch, begun, False)
-
-    def epoch_ended(self, epoch: int, stopped: bool) -> None:
-        """Save behind a pass."""
-        finished = stopped or epoch + 1 == self.plan.clock.epochs
-        self._save(epoch + 1, 0, finished)
-        if self._asked_to_end and not finished:
-            raise Preempted(143)
-
-    def _groups(self, metrics: bool) -> dict[str, list[Any]]:
-        groups = state.variables(self.model)
-        if not metrics:
-            del groups["metrics"]
-        return groups
-
-    def _save(self, epoch: int, begun: int, finished: bool) -> None:
-        states, arrays = state.take_callbacks(self.callbacks)
-        clock, updates = self.plan.clock, applied.updates(self.model.optimizer)
+    def _place(self, epoch: int, begun: int) -> list[int]:
+        clock = self.plan.clock
         tick = clock.first_micro_batch(epoch) + begun
+        return [tick, clock.examples_at(tick // clock.gradient_accumulation_steps)]
+
+    def begin(self, training: keras.callbacks.CallbackList) -> None:
+        """Take a training into care behind its callbacks' `on_train_begin`, and restore what there is of it."""
+        self._training = training
+        self._callbacks = state.CallbackStates(training.callbacks)
+        self.restore()
+
+    def restore(self) -> None:
+        """Give variables and callbacks the values they had in the checkpoint; again, where they were reset."""
+        if self._found is not None:
+            state.put(state.variables(self.model), self._found.arrays)
+            self._callbacks.put(self._found.facts["callbacks"], self._found.arrays)
+
+    def pass_begins(self, epoch: int, first: int, steps: int, begun: int) -> None:
+        """Note where training stands: before micro-batch `begun` of the `steps` of pass `epoch`."""
+        self._pass, self._first, self._steps, self._done = epoch, first, steps, begun
+
+    def batch_ended(self, done: int) -> None:
+        """Save if it is time, `done` micro-batches into the pass.
+
+        Raises:
+            Preempted: behind a SIGTERM.
+        """
+        before, self._done = self._done, done
+        if done == self._steps:
+            return  # saved behind the validation
+        parts = self.plan.clock.gradient_accumulation_steps * self.every
+        due = (self._first + before) // parts != (self._first + done) // parts
+        if due or self._asked_to_end or self.model.stop_training:
+            self._save(self._pass, done)
+        if self._asked_to_end:
+            raise Preempted(143)
+
+    def pass_ended(self, last: bool) -> None:
+        """Save behind a pass, unless it was left early or is the last one: `training_ended` follows there.
+
+        Raises:
+            Preempted: behind a SIGTERM.
+        """
+        if self._done == self._steps and not last:
+            self._save(self._pass + 1, 0)
+            if self._asked_to_end:
+                raise Preempted(143)
+
+    def training_ended(self) -> None:
+        """Save behind the callbacks' `on_train_end`, which may put other weights in place."""
+        if self._done == self._steps:
+            self._save(self._pass + 1, 0, finished=True)
+
+    def _save(self, epoch: int, begun: int, finished: bool = False) -> None:
+        # Asked of a callback, since on JAX a model has its variables in place only while one looks.
+        model = self._training.model
+        states, arrays = self._callbacks.take()
+        place = self._place(epoch, begun)
         facts = {
             "epoch": epoch,
             "begun": begun,
             "finished": finished,
-            "updates": updates,
-            "examples": clock.examples_at(tick // clock.gradient_accumulation_steps),
-            "plan": self.plan.to_dict(),
-            "facts": self.facts,
+            "place": place,
+            "plan": self._plan,
+            "facts": self._facts,
             "callbacks": states,
         }
-        arrays |= state.take(self._groups(metrics=True))
-        checkpoint.write(self.folder, tick, checkpoint.Checkpoint(facts, arrays))
+        arrays |= state.take(state.variables(model))
+        checkpoint.write(self._folder, place[0], checkpoint.Checkpoint(facts, arrays))
 
     @contextlib.contextmanager
     def watching_for_the_end(self) -> Iterator[None]:
@@ -164,4 +192,11 @@ class Keeper:
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        if self._asked_to_end:  # in the last pass, which has come to its end
+            signal.raise_signal(signal.SIGTERM)
+
+
+def _readable(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of a plan with profiles as their authors write them."""
+    return {name: repr(Profile.from_dict(v)) if isinstance(v, dict) else v for name, v in plan.items()}

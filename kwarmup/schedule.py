@@ -8,7 +8,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from kwarmup import shapes
 from kwarmup.clock import Clock
 from kwarmup.curve import Curve
 from kwarmup.errors import value_error
@@ -198,6 +197,3 @@ def keras_schedule(schedule: dict[str, Any]) -> Shape:
     adapted = adapt(keras.saving.deserialize_keras_object(schedule))
     assert adapted is not None
     return adapted[0]
-
-
-shapes.register(keras_schedule, "keras_schedule", factory=True)

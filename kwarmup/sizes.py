@@ -51,7 +51,9 @@ def stretches(profile: Profile, examples: int, epochs: int, rounding: Rounding) 
     """
     total = Fraction(examples * epochs)
     lengths = [_length(phase, examples, total) for phase in profile.phases]
-    known = sum((length for unit, length in lengths if unit == "examples" and length is not None), Fraction(0))
+    known = sum(
+        (length for unit, length in lengths if unit == "examples" and length is not None), Fraction(0)
+    )
     if known > total:
         raise value_error(
             "batch_size",
@@ -97,7 +99,9 @@ def _length(phase: Phase, examples: int, total: Fraction) -> tuple[str, Fraction
     unit = phase.length.unit
     if unit == "rest":
         return "examples", None
-    factor = {"steps": Fraction(1), "examples": Fraction(1), "epochs": Fraction(examples), "fraction": total}[unit]
+    factor = {"steps": Fraction(1), "examples": Fraction(1), "epochs": Fraction(examples), "fraction": total}[
+        unit
+    ]
     return ("steps" if unit == "steps" else "examples"), phase.length.exact * factor
 
 

@@ -73,10 +73,25 @@ class Stream:
         begin: `begin(epoch)` returns an iterable over the batches of a pass, structures of arrays.
         examples: how many examples the clock counts in a pass.
         endless: whether what is left behind a pass belongs to the next one.
+        ended: called when a pass is read.
+        passed: called for a pass that is not read, since an earlier process has done it.
     """
 
-    def __init__(self, begin: Callable[[int], Iterable[Any]], examples: int, endless: bool = False):
-        self.begin, self.examples, self.endless = begin, examples, endless
+    def __init__(
+        self,
+        begin: Callable[[int], Iterable[Any]],
+        examples: int,
+        endless: bool = False,
+        ended: Callable[[], object] = lambda: None,
+        passed: Callable[[], object] = lambda: None,
+    ):
+        self.begin, self.examples, self.endless, self.ended, self.passed = (
+            begin,
+            examples,
+            endless,
+            ended,
+            passed,
+        )
         self._left: Any = None
 
     def batches(self, epoch: int, sizes: np.ndarray, skip: int) -> Iterator[Any]:
@@ -104,6 +119,7 @@ class Stream:
         return chunk
 
     def _end_pass(self, epoch: int, left: Any, chunks: Iterator[Any], whole: bool) -> None:
+        self.ended()
         if self.endless:
             self._left = left
         elif whole and (left is not None or next(chunks, None) is not None):
@@ -147,9 +163,8 @@ def from_py_dataset(dataset: keras.utils.PyDataset, examples: int) -> Stream:
     def begin(epoch: int) -> Iterator[Any]:
         for index in range(len(dataset)):
             yield dataset[index]
-        dataset.on_epoch_end()
 
-    return Stream(begin, examples)
+    return Stream(begin, examples, ended=dataset.on_epoch_end, passed=dataset.on_epoch_end)
 
 
 def from_generator(generator: Any, examples: int) -> Stream:

@@ -1,11 +1,18 @@
-"""What there is to keep of a training: variables, the callbacks' own state, and what it was a training of."""
+"""What there is to keep of a training: the values of variables, and the callbacks' own state."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import copy
+import json
+import sys
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 from keras import ops
 
@@ -13,8 +20,11 @@ from kwarmup.errors import Code, value_error
 
 Arrays = dict[str, np.ndarray]
 
-# Types that numpy's files do not know are stored as their bytes.
-_AS_BYTES = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4")
+# Types that numpy's files do not know are stored as whole numbers of the same size.
+_AS_NUMBERS = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4")
+# What Keras gives a callback anew.
+_GIVEN = ("model", "_model", "params", "validation_data")
+_CONTAINERS = {"list": list, "tuple": tuple, "set": set, "dict": dict, "deque": collections.deque}
 
 
 def variables(model: keras.Model) -> dict[str, list[Any]]:
@@ -37,149 +47,175 @@ def take(groups: dict[str, list[Any]]) -> Arrays:
 
 
 def put(groups: dict[str, list[Any]], arrays: Arrays) -> None:
-    """Assign stored values to variables.
+    """Assign stored values to variables, to all of them or to none.
 
     Raises:
-        ValueError: if there are more or fewer variables than were stored.
+        ValueError: if they are other variables than those that were stored.
     """
+    pairs = []
     for group, members in groups.items():
         stored = sum(name.startswith(f"{group}/") for name in arrays)
         if stored != len(members):
-            raise value_error(
-                "model",
-                Code(f"{len(members)} {group} variables"),
-                f"the {stored} that the checkpoint holds",
-                "the model that the checkpoint was made with, or another checkpoint_dir",
-            )
-    for group, members in groups.items():
+            raise _other(f"{len(members)} {group} variables", f"{stored}")
         for index, variable in enumerate(members):
-            variable.assign(_restored(arrays[f"{group}/{index}"], variable))
+            value = _restored(arrays[f"{group}/{index}"], keras.backend.standardize_dtype(variable.dtype))
+            if value.shape != tuple(variable.shape):
+                raise _other(
+                    f"{group} variable {variable.path} of shape {tuple(variable.shape)}", f"{value.shape}"
+                )
+            pairs.append((variable, value))
+    for variable, value in pairs:
+        variable.assign(value)
+
+
+def _other(received: str, stored: str) -> ValueError:
+    return value_error(
+        "model",
+        Code(received),
+        f"{stored}, as the checkpoint holds",
+        "the model that the checkpoint was made with, or another checkpoint_dir",
+    )
 
 
 def _stored(value: np.ndarray) -> np.ndarray:
-    return np.frombuffer(value.tobytes(), "uint8") if value.dtype.name in _AS_BYTES else value
+    return value.view(f"uint{8 * value.itemsize}") if value.dtype.name in _AS_NUMBERS else value
 
 
-def _restored(value: np.ndarray, variable: Any) -> np.ndarray:
-    dtype = keras.backend.standardize_dtype(variable.dtype)
-    if dtype not in _AS_BYTES:
-        return value
-    import ml_dtypes
-
-    return np.frombuffer(value.tobytes(), getattr(ml_dtypes, dtype)).reshape(variable.shape)
+def _restored(value: np.ndarray, dtype: str) -> np.ndarray:
+    # torch hands these types out as float32, which is stored as it is.
+    stored = dtype in _AS_NUMBERS and value.dtype.kind == "u"
+    return value.view(getattr(ml_dtypes, dtype)) if stored else value
 
 
-def take_callbacks(callbacks: list[keras.callbacks.Callback]) -> tuple[list[Any], Arrays]:
-    """Return the state of callbacks, plain values and arrays apart.
+class CallbackStates:
+    """The state of callbacks: the attributes that have changed since their training began.
 
     Keras gives callbacks no way to hand out their state, but they keep it in plain attributes: numbers,
-    words, arrays, variables, and lists and dictionaries of these. Everything else is left out.
+    words, arrays, variables, functions of modules, and containers of these. What never changes is not state
+    but how the callback was made (a path, a patience); there the callback that is given now is right.
+
+    Args:
+        callbacks: behind their `on_train_begin`.
     """
+
+    def __init__(self, callbacks: list[keras.callbacks.Callback]):
+        # The progress bar draws anew, and need not be there when training goes on.
+        self._callbacks = [c for c in callbacks if not isinstance(c, keras.callbacks.ProgbarLogger)]
+        self._begun = [{name: _print(value) for name, value in _attributes(c)} for c in self._callbacks]
+        self._changed: list[set[str]] = [set() for _ in self._callbacks]
+
+    def take(self) -> tuple[list[Any], Arrays]:
+        """Return the states, plain values and arrays apart."""
+        arrays: Arrays = {}
+        states = []
+        for callback, begun, changed in zip(self._callbacks, self._begun, self._changed, strict=True):
+            changed |= {
+                n for n, value in _attributes(callback) if n not in changed and _print(value) != begun.get(n)
+            }
+            state = {name: _pack(value, arrays) for name, value in _attributes(callback) if name in changed}
+            states.append(
+                {
+                    "class": type(callback).__name__,
+                    "state": {n: packed for n, packed in state.items() if packed},
+                }
+            )
+        return states, arrays
+
+    def put(self, states: list[Any], arrays: Arrays) -> None:
+        """Give each callback the state of the one of its class, the first of the first and so on."""
+        waiting: dict[str, list[Any]] = {}
+        for entry in states:
+            waiting.setdefault(entry["class"], []).append(entry["state"])
+        for callback, changed in zip(self._callbacks, self._changed, strict=True):
+            found = waiting.get(type(callback).__name__)
+            for name, packed in (found.pop(0) if found else {}).items():
+                changed.add(name)
+                setattr(callback, name, _unpack(packed, arrays, vars(callback).get(name)))
+
+
+def _attributes(callback: keras.callbacks.Callback) -> Iterator[tuple[str, Any]]:
+    return ((name, value) for name, value in vars(callback).items() if name not in _GIVEN)
+
+
+def _print(value: Any) -> int:
+    """A fingerprint of what would be kept."""
     arrays: Arrays = {}
-    states = []
-    for number, callback in enumerate(callbacks):
-        state = {}
-        for name, value in vars(callback).items():
-            if name not in ("model", "_model", "params", "validation_data"):
-                packed = _pack(value, f"callbacks/{number}/{name}", arrays)
-                if packed is not None:
-                    state[name] = packed
-        states.append({"class": type(callback).__name__, "state": state})
-    return states, arrays
+    text = json.dumps(_pack(value, arrays))
+    return hash((text, *(fingerprint(array) for array in arrays.values())))
 
 
-def put_callbacks(callbacks: list[keras.callbacks.Callback], states: list[Any], arrays: Arrays) -> None:
-    """Give callbacks back the state that `take_callbacks` took.
-
-    Raises:
-        ValueError: if they are other callbacks.
-    """
-    now, then = [type(callback).__name__ for callback in callbacks], [state["class"] for state in states]
-    if now != then:
-        raise value_error(
-            "callbacks",
-            Code(", ".join(now)),
-            f"those of the checkpoint, {', '.join(then)}",
-            "the same callbacks in the same order, or another checkpoint_dir",
-        )
-    for callback, state in zip(callbacks, states, strict=True):
-        for name, packed in state["state"].items():
-            value = _unpack(packed, arrays)
-            present = getattr(callback, name, None)
-            if isinstance(present, keras.Variable):
-                present.assign(_restored(value, present))
-            else:
-                setattr(callback, name, value)
+def fingerprint(array: np.ndarray) -> int:
+    """Return a number that depends on each byte of an array."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view("uint8").data)
 
 
-def _pack(value: Any, name: str, arrays: Arrays) -> Any:
-    """A value as JSON with arrays named; `None` for what cannot be kept."""
+def _pack(value: Any, arrays: Arrays) -> Any:
+    """Return a value as JSON, its arrays put aside; `None` for what cannot be kept."""
+    # An attribute may be anything, a tensor without a value or a list that holds itself among it.
+    with contextlib.suppress(Exception):
+        return _packed(value, arrays)
+    return None
+
+
+class _CannotBeKept(Exception):
+    pass
+
+
+def _packed(value: Any, arrays: Arrays) -> dict[str, Any]:
     if isinstance(value, keras.Variable):
-        value = ops.convert_to_numpy(value)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufV":
-        arrays[name] = _stored(value)
-        return {"array": name}
+        return {"variable": _array(ops.convert_to_numpy(value), arrays)}
+    if ops.is_tensor(value) and not hasattr(value, "assign"):
+        return {"tensor": _array(ops.convert_to_numpy(value), arrays)}
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return {"array": _array(value, arrays)}
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return {"value": value}
-    if isinstance(value, list | tuple):
-        items = [_pack(item, f"{name}/{index}", arrays) for index, item in enumerate(value)]
-        return None if None in items else {type(value).__name__: items}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        entries = {key: _pack(item, f"{name}/{key}", arrays) for key, item in value.items()}
-        return None if None in entries.values() else {"dict": entries}
-    return None
+    for kind, container in _CONTAINERS.items():
+        if isinstance(value, container):
+            items = value.items() if kind == "dict" else value
+            return {kind: [_packed(item, arrays) for item in items]}
+    if callable(value) and _function(value.__module__, value.__qualname__) is value:
+        return {"function": [value.__module__, value.__qualname__]}
+    raise _CannotBeKept
 
 
-def _unpack(packed: Any, arrays: Arrays) -> Any:
+def _array(value: np.ndarray, arrays: Arrays) -> list[str]:
+    name = f"callbacks/{len(arrays)}"
+    arrays[name] = _stored(value)
+    return [name, value.dtype.name]
+
+
+def _unpack(packed: dict[str, Any], arrays: Arrays, present: Any = None) -> Any:
     ((kind, value),) = packed.items()
-    if kind == "array":
-        return arrays[value]
-    if kind == "dict":
-        return {key: _unpack(item, arrays) for key, item in value.items()}
-    if kind in ("list", "tuple"):
-        items = [_unpack(item, arrays) for item in value]
-        return items if kind == "list" else tuple(items)
-    return value
+    if kind in ("array", "tensor", "variable"):
+        name, dtype = value
+        array = _restored(arrays[name], dtype)
+        if kind == "variable" and isinstance(present, keras.Variable):
+            present.assign(array)  # the step that is compiled knows this one
+            return present
+        if kind == "array":
+            return array
+        return keras.Variable(array) if kind == "variable" else ops.convert_to_tensor(array)
+    if kind == "function":
+        return _function(*value)
+    if kind not in _CONTAINERS:
+        return value
+    same = isinstance(present, list | tuple) and len(present) == len(value)
+    items = [_unpack(item, arrays, present[n] if same else None) for n, item in enumerate(value)]
+    if kind == "tuple" or not isinstance(present, _CONTAINERS[kind]):
+        return _CONTAINERS[kind](items)
+    # A copy of the one that is there knows how it was made: a default factory, a greatest length.
+    new = copy.copy(present)
+    new.clear()
+    new.update(items) if kind in ("dict", "set") else new.extend(items)
+    return new
 
 
-def model_facts(model: keras.Model) -> dict[str, Any]:
-    """Return what makes a compiled model the same one: layers, shapes, types, and the optimizer's settings."""
-    config = model.optimizer.get_config()
-    inner = config.pop("inner_optimizer", {})
-    settings = {
-        key: value
-        for key, value in {**(inner.get("config", inner) if inner else {}), **config}.items()
-        if key not in ("name", "learning_rate") and isinstance(value, bool | int | float | str)
-    }
-    return {
-        # Names count up within a process, so that the second model of a program has other ones.
-        "layers": [type(layer).__name__ for layer in model.layers],
-        "variables": [[list(v.shape), keras.backend.standardize_dtype(v.dtype)] for v in model.variables],
-        "optimizer": type(model.optimizer).__name__,
-        "settings": settings,
-    }
-
-
-def data_facts(x: Any, y: Any, sample_weight: Any) -> Any:
-    """Return what makes data the same: for arrays their shapes and contents, else only the type."""
-    facts: list[Any] = []
-    for part in keras.tree.flatten((x, y, sample_weight)):
-        if hasattr(part, "__array__") and not isinstance(part, str):
-            array = np.ascontiguousarray(part)
-            facts.append([list(array.shape), array.dtype.name, zlib.crc32(array.view("uint8").reshape(-1).data)])
-        else:
-            facts.append(type(part).__name__)
-    return facts
-
-
-def differences(then: Any, now: Any, name: str = "") -> list[str]:
-    """Return a line for each value that differs between two structures of plain data."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        return [
-            line
-            for key in dict.fromkeys([*then, *now])
-            for line in differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)
-        ]
-    return [] if then == now else [f"{name}: {then!r} in the checkpoint, {now!r} now"]
+def _function(module: str, name: str) -> Any:
+    # Only what the program has imported by itself: a checkpoint runs nothing.
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found

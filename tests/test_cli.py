@@ -7,14 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import kwarmup
-from kwarmup import Curve, Plan, Profile, cosine, hold, inverse_sqrt, multistep, warmup
+from kwarmup import Plan, Profile, cosine, hold, inverse_sqrt, multistep, warmup
 from kwarmup.cli import main
-from kwarmup.cli.terminal import chart, profile_chart
+from kwarmup.cli.terminal import chart, plan_chart
 
 PROFILE = 0.1 * (warmup(steps=500) >> cosine(steps=9_500))
 EXPRESSION = "0.1 * (warmup(steps=500) >> cosine(steps=9_500))"
@@ -177,13 +176,15 @@ def test_a_chart_of_blocks(values, rows, drawn):
     assert chart(values, rows) == drawn
 
 
-def test_a_chart_has_its_peak_and_its_updates():
-    values = Curve(PROFILE)(np.linspace(0, 9_999, 1_000).astype(int))
-    lines = profile_chart(values, 10_000, 60).splitlines()
+@pytest.mark.parametrize("width", [20, 60, 200])
+def test_a_chart_has_its_peak_and_its_updates(width):
+    # The peak of update 333 lies between two columns.
+    plan = Plan(learning_rate=0.1 * (warmup(steps=333) >> cosine()), batch_size=1, examples=10_000, epochs=1)
+    lines = plan_chart(plan, width).splitlines()
     assert lines[0].startswith("0.1 │")
     assert lines[-2].startswith("  0 │")
     assert lines[-1].endswith("10,000 updates")
-    assert max(map(len, lines)) <= 60
+    assert max(map(len, lines)) <= width
 
 
 # Files and folders

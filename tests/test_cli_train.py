@@ -95,6 +95,7 @@ def read(version, name):
 # The main job, as a user runs it
 
 
+@pytest.mark.slow
 def test_the_default_run_trains_digits_and_keeps_them(tmp_path):
     began = time.monotonic()
     result = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
@@ -151,6 +152,7 @@ def start(folder, *arguments):
     raise AssertionError(process.stderr.read())
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_trained(folder):
     process = start(folder)
     process.send_signal(signal.SIGINT)
@@ -494,3 +496,14 @@ def test_the_interrupt_gives_the_handler_back():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_plan_with_a_keras_schedule_is_shown(tmp_path):
+    profile = warmup(steps=10) >> keras.optimizers.schedules.ExponentialDecay(0.1, 50, 0.5)
+    plan = Plan(learning_rate=profile, batch_size=5, examples=100, epochs=10)
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    # In a process of its own, where nothing has imported Keras yet.
+    command = [sys.executable, "-m", "kwarmup", "show", str(tmp_path / "plan.json")]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "200 updates, 10 epochs of 100 examples" in result.stdout

@@ -27,7 +27,11 @@ MOVES = {
     "part of an epoch": [Move("epochs", 0.3, 0, 1), Move("epochs", 0.25, 1, 0.5, "sqrt")],
     "steps": [Move("steps", 3, 0, 1), Move("steps", 2.5, 1, 0.1, "exponential")],
     "steps, then the rest": [Move("steps", 2, 0.1, 1, "exponential"), Move("rest", None, 1, 0)],
-    "fractions": [Move("fraction", 0.1, 0, 1), Move("fraction", 0.5, 1, 1), Move("fraction", 0.4, 1, 0, "sqrt")],
+    "fractions": [
+        Move("fraction", 0.1, 0, 1),
+        Move("fraction", 0.5, 1, 1),
+        Move("fraction", 0.4, 1, 0, "sqrt"),
+    ],
     "examples": [Move("examples", 5, 0, 1, "cosine"), Move("examples", 2, 0.5, 0.25)],
     "rest in the middle": [Move("epochs", 0.5, 0, 1), Move("rest", None, 1, 1), Move("fraction", 0.2, 1, 0)],
     "rest first": [Move("rest", None, 1, 0.5), Move("steps", 2, 0.5, 0)],
@@ -69,7 +73,15 @@ def test_most_of_them_fit():
 class TestBoundaries:
     def test_half_open(self):
         # At its begin the later phase holds; the one before never reaches its end.
-        assert Curve(hold(1, steps=3) >> hold(2, steps=2) >> hold(3))(np.arange(7)).tolist() == [1, 1, 1, 2, 2, 3, 3]
+        assert Curve(hold(1, steps=3) >> hold(2, steps=2) >> hold(3))(np.arange(7)).tolist() == [
+            1,
+            1,
+            1,
+            2,
+            2,
+            3,
+            3,
+        ]
 
     def test_a_boundary_between_two_updates_belongs_to_the_next(self):
         assert Curve(hold(1, steps=2.5) >> hold(2))(np.arange(5)).tolist() == [1, 1, 1, 2, 2]
@@ -142,7 +154,9 @@ def test_a_growing_batch_does_not_move_the_phases():
     learning_rate = warmup(epochs=3) >> cosine()
     steps = np.arange(growing.steps)
     same_place = [constant.step_at(examples=int(seen)) for seen in growing.examples_at(steps)]
-    assert Curve(learning_rate, growing)(steps) == pytest.approx(Curve(learning_rate, constant)(np.array(same_place)))
+    assert Curve(learning_rate, growing)(steps) == pytest.approx(
+        Curve(learning_rate, constant)(np.array(same_place))
+    )
 
 
 class TestScaling:
@@ -164,7 +178,9 @@ class TestScaling:
     def test_does_nothing_to_a_constant_batch(self):
         clock = Clock(examples=100, epochs=4, batch_size=32)
         steps = np.arange(20)
-        assert (Curve(warmup(epochs=1), clock, scaling=1)(steps) == Curve(warmup(epochs=1), clock)(steps)).all()
+        assert (
+            Curve(warmup(epochs=1), clock, scaling=1)(steps) == Curve(warmup(epochs=1), clock)(steps)
+        ).all()
 
 
 class TestAccumulation:

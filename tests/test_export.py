@@ -38,6 +38,7 @@ def versions(path):
 # What a version holds
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_served_by_a_process_that_never_imported_kwarmup(tmp_path):
     model = small_model()
     model.compile(keras.optimizers.SGD(PLAN.learning_rate, momentum=0.9), "mse")
@@ -169,6 +170,7 @@ def subclassed():
     return model
 
 
+@pytest.mark.slow
 def test_the_check_asks_in_the_shape_that_the_model_takes(tmp_path):
     # One process for each: the structures of inputs that Keras knows, and a model with code of its own.
     for name, structure in (("dict", lambda a, b: {"number": a, "word": b}), ("tuple", lambda a, b: (a, b))):

@@ -131,7 +131,12 @@ class Diary(keras.callbacks.Callback):
 def test_callbacks_see_one_training_of_true_epochs():
     plan, diary = make_plan(BATCHES["jumps"]), Diary()
     history = plan.fit(make_model(plan), X, Y, validation_data=(X, Y), verbose=0, callbacks=[diary, Record()])
-    epochs = [((0, 13, 4), "validated"), ((1, 4, 4), "validated"), ((2, 1, 4), "validated"), ((3, 1, 4), "validated")]
+    epochs = [
+        ((0, 13, 4), "validated"),
+        ((1, 4, 4), "validated"),
+        ((2, 1, 4), "validated"),
+        ((3, 1, 4), "validated"),
+    ]
     assert diary.seen == ["begin", *(item for epoch in epochs for item in epoch), "end"]
     assert history.epoch == [0, 1, 2, 3]
     assert {"loss", "val_loss", "learning_rate"} <= set(history.history)
@@ -156,7 +161,10 @@ PLAN = make_plan()
     [
         (lambda: make_model(PLAN, Schedule(0.1 * hold())), "`learning_rate`: expected the plan's own"),
         (lambda: make_model(PLAN, parts=2), "Received: 2 in the optimizer, 1 in Clock"),
-        (lambda: keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)]), "`model`: expected a compiled model"),
+        (
+            lambda: keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)]),
+            "`model`: expected a compiled model",
+        ),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_before_the_first_update(model, words):
@@ -179,7 +187,9 @@ def test_what_the_plan_decides_is_refused():
         PLAN.fit(make_model(PLAN), X, Y, batch_size=32)
 
 
-@pytest.mark.parametrize(("rows", "words"), [(150, "150 examples in pass 0"), (250, "more than 200 examples")])
+@pytest.mark.parametrize(
+    ("rows", "words"), [(150, "150 examples in pass 0"), (250, "more than 200 examples")]
+)
 def test_data_of_another_length_than_the_plan_says_both_numbers(rows, words):
     def chunks():
         yield np.resize(X, (rows, 5)), np.resize(Y, (rows, 1))

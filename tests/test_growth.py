@@ -9,7 +9,6 @@ import kwarmup
 from kwarmup import Clock, Curve, Plan, PlanWarning, cosine, decay, exponential, hold, linear, warmup
 from kwarmup.growth import in_examples
 
-
 PROFILES = {
     "cosine": warmup(epochs=1) >> cosine(),
     "steps": warmup(steps=100) >> exponential(to=0.01),
@@ -56,9 +55,7 @@ def test_below_the_ceiling_the_learning_rate_stays_and_above_it_decays():
 def test_updates_of_the_papers_table_are_met():
     # Smith et al. 2018, section 5: 200 epochs of 50,000 examples, batch 128, drops by 5 at 60, 120, 160.
     drops = hold(epochs=60) >> hold(0.2, epochs=60) >> hold(0.04, epochs=40) >> hold(0.008, epochs=40)
-    plan = Plan(
-        learning_rate=0.1 * drops, batch_size=128, examples=50_000, epochs=200, drop_remainder=True
-    )
+    plan = Plan(learning_rate=0.1 * drops, batch_size=128, examples=50_000, epochs=200, drop_remainder=True)
     assert plan.clock.steps == pytest.approx(78_000, rel=1e-3)
     assert plan.grow_batch(max=128 * 125).clock.steps == pytest.approx(28_875, rel=5e-3)
 
@@ -89,7 +86,10 @@ def test_limits_and_multiples(profile, multiple_of):
     ("changes", "words"),
     [
         (dict(min_batch_size=20, multiple_of=8), "`min_batch_size`: expected a multiple of 8"),
-        (dict(max_batch_size=32, min_batch_size=64), "`max_batch_size`: expected a multiple of 1, 64 or more"),
+        (
+            dict(max_batch_size=32, min_batch_size=64),
+            "`max_batch_size`: expected a multiple of 1, 64 or more",
+        ),
         (dict(max_batch_size=64, batch_size=32), "beside a batch size that is a profile"),
         (dict(max_batch_size=0), "`max_batch_size`: expected a whole number, 1 or more"),
     ],
@@ -103,7 +103,11 @@ def test_limits_that_cannot_hold_are_refused(changes, words):
     ("plan", "largest", "words"),
     [
         (lambda: make(cosine()), 32, "`max`: expected a whole number, 64 or more"),
-        (lambda: make(cosine()).grow_batch(max=128), 256, "`batch_size`: expected one whole number, to grow from"),
+        (
+            lambda: make(cosine()).grow_batch(max=128),
+            256,
+            "`batch_size`: expected one whole number, to grow from",
+        ),
         (lambda: make(kwarmup.inverse_sqrt(steps=10)), 256, "a growing batch changes the number of steps"),
     ],
 )

@@ -6,7 +6,9 @@ import pytest
 from kwarmup.length import UNITS, Length, number
 
 
-@pytest.mark.parametrize("unit, value", [("steps", 500), ("epochs", 0.5), ("examples", 50_000), ("fraction", 0.1)])
+@pytest.mark.parametrize(
+    "unit, value", [("steps", 500), ("epochs", 0.5), ("examples", 50_000), ("fraction", 0.1)]
+)
 def test_reads_each_unit(unit, value):
     length = Length.read("hold", **{unit: value})
     assert (length.value, length.unit, length.keyword) == (value, unit, f"{unit}={value}")
@@ -51,7 +53,12 @@ def test_what_is_not_finite_is_refused(written):
 
 @pytest.mark.parametrize(
     "value, exact",
-    [(0.1, Fraction(1, 10)), (0.3, Fraction(3, 10)), (1e-6, Fraction(1, 10**6)), (10**15 + 1, Fraction(10**15 + 1))],
+    [
+        (0.1, Fraction(1, 10)),
+        (0.3, Fraction(3, 10)),
+        (1e-6, Fraction(1, 10**6)),
+        (10**15 + 1, Fraction(10**15 + 1)),
+    ],
 )
 def test_exact_is_what_the_author_wrote(value, exact):
     assert Length(value, "fraction").exact == exact

@@ -1,8 +1,11 @@
 """Plan: one frozen value; its table, JSON, warnings and what `fit` is told."""
 
 import json
+import subprocess
+import sys
 import warnings
 
+import keras
 import numpy as np
 import pytest
 
@@ -29,6 +32,13 @@ def test_a_plan_comes_back_from_its_repr_and_its_json(plan):
     assert Plan.from_json(plan.to_json()) == plan
     assert hash(Plan.from_json(plan.to_json())) == hash(plan)
     assert set(json.loads(plan.to_json())) >= {"learning_rate", "batch_size", "examples", "epochs"}
+
+
+def test_a_plan_with_a_schedule_of_keras_is_read_where_keras_is_not_imported_yet():
+    plan = silent(learning_rate=warmup(epochs=1) >> keras.optimizers.schedules.CosineDecay(0.1, 8))
+    assert Plan.from_json(plan.to_json()) == plan
+    code = "import sys, kwarmup; assert 'keras' not in sys.modules; kwarmup.Plan.from_json(sys.argv[1])"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, plan.to_json()], check=True, timeout=120)
 
 
 def test_plans_differ_where_an_argument_does():

@@ -41,7 +41,10 @@ PRINTED = [
     (exponential(to=0.01, steps=3), "exponential(steps=3, to=0.01)"),
     (curve("linear", steps=3), "warmup(steps=3)"),
     (curve(shapes.inverse_sqrt(40)), "curve(shapes.inverse_sqrt(timescale=40))"),
-    (curve(shapes.inverse_sqrt(40), steps=3, low=1, high=2), "curve(shapes.inverse_sqrt(timescale=40), steps=3, low=1, high=2)"),
+    (
+        curve(shapes.inverse_sqrt(40), steps=3, low=1, high=2),
+        "curve(shapes.inverse_sqrt(timescale=40), steps=3, low=1, high=2)",
+    ),
     (0.1 * warmup(steps=3), "0.1 * warmup(steps=3)"),
     (0.1 * (warmup(steps=3) >> cosine()), "0.1 * (warmup(steps=3) >> cosine())"),
     (warmup(steps=3) >> hold(steps=1) >> cosine(), "warmup(steps=3) >> hold(steps=1) >> cosine()"),
@@ -146,6 +149,8 @@ CONTINUATIONS = [
 ]
 
 
-@pytest.mark.parametrize("profile, values", CONTINUATIONS, ids=[repr(profile) for profile, _ in CONTINUATIONS])
+@pytest.mark.parametrize(
+    "profile, values", CONTINUATIONS, ids=[repr(profile) for profile, _ in CONTINUATIONS]
+)
 def test_a_phase_goes_on_where_the_last_one_ended(profile, values):
     assert Curve(profile)(np.arange(len(values))) == pytest.approx(values, abs=1e-15)

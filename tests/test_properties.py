@@ -62,6 +62,7 @@ def test_join_groups_freely(a, b, c):
 
 
 @given(scales, in_steps, in_steps)
+@example(1.0, hold(steps=1), verbs.exponential(steps=5e-324, to=2, start=1))
 def test_scale_moves_through_a_join(scale, a, b):
     assert scale * (a >> b) == (scale * a) >> b
     steps = np.arange(300)
@@ -112,9 +113,15 @@ def runs(draw):
             ends = st.sampled_from([1, 1.5, 2, 3])
             shape = draw(st.sampled_from(["linear", "cosine", "sqrt", "exponential"]))
             moves.append(Move(unit, amount, draw(ends), draw(ends), shape))
-        assume(sum(m.amount * {"examples": 1, "epochs": examples, "steps": 0}[m.unit] for m in moves) <= examples * epochs)
-        run = Run(examples, epochs, moves, drop, parts, multiple_of=parts, scale=parts * draw(st.integers(1, 6)))
+        assume(
+            sum(m.amount * {"examples": 1, "epochs": examples, "steps": 0}[m.unit] for m in moves)
+            <= examples * epochs
+        )
+        run = Run(
+            examples, epochs, moves, drop, parts, multiple_of=parts, scale=parts * draw(st.integers(1, 6))
+        )
     assume(all(before < after for before, after in zip(run.passes, run.passes[1:], strict=False)))
+    assume(run.steps > 0)
     return run
 
 
@@ -124,7 +131,9 @@ def test_clock_is_the_run_and_undoes_itself(run):
     steps = np.arange(run.steps + 3)
     assert clock.examples_at(steps).tolist() == [run.examples_at(step) for step in steps]
     assert clock.batch_size_at(steps[:-3]).tolist() == [run.batch_size_at(step) for step in steps[:-3]]
-    assert [clock.step_at(examples=int(seen)) for seen in clock.examples_at(steps[:-2])] == steps[:-2].tolist()
+    assert [clock.step_at(examples=int(seen)) for seen in clock.examples_at(steps[:-2])] == steps[
+        :-2
+    ].tolist()
 
 
 @given(runs(), st.floats(0, 1), st.sampled_from([0, 0.5, 1]))
@@ -175,7 +184,9 @@ def test_host_is_graph_is_xla(a):
 
 @given(st.integers(1, 2**31 - 2), st.integers(0, 2**31 - 2), standard)
 def test_progress_in_closed_form(length, step, shape):
-    found = Curve(linear(steps=length, start=0, to=1) if shape == shapes.linear else warmup(steps=length, shape=shape))
+    found = Curve(
+        linear(steps=length, start=0, to=1) if shape == shapes.linear else warmup(steps=length, shape=shape)
+    )
     expected = shape(min(1.0, step / length)) if shape != shapes.linear else min(1.0, step / length)
     assert abs(found(step) - expected) < 1e-6
 

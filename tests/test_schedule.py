@@ -28,7 +28,11 @@ from kwarmup import (
 
 PARTIAL = Clock(examples=100, epochs=4, batch_size=32)
 GROWING = Clock(
-    examples=100, epochs=6, batch_size=8 * (hold(epochs=2) >> linear(to=4)), gradient_accumulation_steps=2, multiple_of=2
+    examples=100,
+    epochs=6,
+    batch_size=8 * (hold(epochs=2) >> linear(to=4)),
+    gradient_accumulation_steps=2,
+    multiple_of=2,
 )
 
 #: Schedules that go through every branch of the table: in steps, with partial batches, scaled, and of all shapes.
@@ -43,7 +47,9 @@ SCHEDULES = {
         >> exponential(steps=5, to=0.1)
         >> curve(shapes.inverse_sqrt(10))
     ),
-    "partial batches": Schedule(0.1 * (warmup(epochs=1.5) >> hold(fraction=0.25) >> polynomial(power=0.5)), PARTIAL),
+    "partial batches": Schedule(
+        0.1 * (warmup(epochs=1.5) >> hold(fraction=0.25) >> polynomial(power=0.5)), PARTIAL
+    ),
     "accumulated": Schedule(warmup(steps=5), gradient_accumulation_steps=4),
     "growing batch": Schedule(3 * (warmup(epochs=1) >> cosine()), GROWING, scaling=0.5),
 }
@@ -107,7 +113,9 @@ class TestSameEverywhere:
         for other in (
             Schedule.from_config(schedule.get_config()),
             schedules.deserialize(schedules.serialize(schedule)),
-            keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule), safe_mode=True),
+            keras.saving.deserialize_keras_object(
+                keras.saving.serialize_keras_object(schedule), safe_mode=True
+            ),
             copy.copy(schedule),
             copy.deepcopy(schedule),
             pickle.loads(pickle.dumps(schedule)),
@@ -119,7 +127,9 @@ class TestSameEverywhere:
             assert (other(STEPS) == schedule(STEPS)).numpy().all()
 
     def test_survives_a_keras_file(self, schedule, tmp_path):
-        model = small_model(schedule, gradient_accumulation_steps=schedule.curve.parts if schedule.curve.parts > 1 else None)
+        model = small_model(
+            schedule, gradient_accumulation_steps=schedule.curve.parts if schedule.curve.parts > 1 else None
+        )
         model.optimizer.build(model.trainable_variables)
         model.optimizer._iterations.assign(7)
         model.save(tmp_path / "model.keras")
@@ -162,7 +172,9 @@ def test_any_kind_of_step(step):
 
 def test_a_keras_variable_is_a_step():
     for dtype in ("int32", "int64", "float32"):
-        assert float(Schedule(0.1 * warmup(steps=500))(keras.Variable(250, dtype=dtype))) == pytest.approx(0.05)
+        assert float(Schedule(0.1 * warmup(steps=500))(keras.Variable(250, dtype=dtype))) == pytest.approx(
+            0.05
+        )
 
 
 def test_an_array_of_any_shape():
@@ -173,7 +185,9 @@ def test_an_array_of_any_shape():
 
 
 def test_a_batch_of_unknown_size():
-    rate = tf.function(Schedule(warmup(steps=24)).__call__, input_signature=[tf.TensorSpec([None, None], tf.int64)])
+    rate = tf.function(
+        Schedule(warmup(steps=24)).__call__, input_signature=[tf.TensorSpec([None, None], tf.int64)]
+    )
     np.testing.assert_allclose(rate(STEPS[:24].reshape(6, 4)), STEPS[:24].reshape(6, 4) / 24, rtol=1e-6)
 
 
@@ -187,7 +201,9 @@ def test_beyond_what_32_bits_count():
 @pytest.mark.parametrize("name", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"])
 def test_is_float32_whatever_the_policy(policy, name):
     policy(name)
-    schedule = Schedule(0.1 * (warmup(epochs=2) >> polynomial(power=0.5)), Clock(examples=10**6, epochs=5, batch_size=3))
+    schedule = Schedule(
+        0.1 * (warmup(epochs=2) >> polynomial(power=0.5)), Clock(examples=10**6, epochs=5, batch_size=3)
+    )
     # Casting the step to a half type would make 257 of 256, and of 70,000 infinity.
     for step in (257, 70_000):
         found = schedule(tf.constant(step))
@@ -232,12 +248,16 @@ class TestWhatKerasDoes:
         assert int(optimizer.iterations) == 3
 
     def test_so_ours_divides_it(self):
-        w, _ = self.train(Schedule(1_000 * warmup(steps=1_000, start=0.001), gradient_accumulation_steps=4), 12, 4)
+        w, _ = self.train(
+            Schedule(1_000 * warmup(steps=1_000, start=0.001), gradient_accumulation_steps=4), 12, 4
+        )
         # With start 0.001 and 1000 steps, update n has 1 + n * 0.999.
         assert w == pytest.approx(1 + 1.999 + 2.998)
 
     def test_and_exactly(self):
-        w, _ = self.train(Schedule(linear(steps=1_000, start=1, to=1_001), gradient_accumulation_steps=4), 12, 4)
+        w, _ = self.train(
+            Schedule(linear(steps=1_000, start=1, to=1_001), gradient_accumulation_steps=4), 12, 4
+        )
         assert w == 1 + 2 + 3
 
     def test_without_being_told_it_cannot(self):
@@ -391,7 +411,10 @@ def test_equality():
     "schedule, code",
     [
         (Schedule(0.1), "Schedule(0.1 * hold())"),
-        (Schedule(warmup(steps=5), gradient_accumulation_steps=4), "Schedule(warmup(steps=5), gradient_accumulation_steps=4)"),
+        (
+            Schedule(warmup(steps=5), gradient_accumulation_steps=4),
+            "Schedule(warmup(steps=5), gradient_accumulation_steps=4)",
+        ),
         (Schedule(cosine(), PARTIAL), "Schedule(cosine(), Clock(examples=100, epochs=4, batch_size=32))"),
         (
             Schedule(cosine(), PARTIAL, scaling=1),

@@ -107,7 +107,9 @@ class TestRegister:
             return 4 * t * (1 - t)
 
         profile = curve(bump, steps=5)
-        assert Profile.from_json(profile.to_json()) == profile == curve("bump", steps=5) == eval(repr(profile))
+        assert (
+            Profile.from_json(profile.to_json()) == profile == curve("bump", steps=5) == eval(repr(profile))
+        )
         for shape in (bump, "bump"):
             with pytest.raises(ValueError, match=r"f\(0\) = 0 and f\(1\) = 1"):
                 decay(shape=shape, steps=5)

@@ -16,7 +16,16 @@ def sizes(profile, multiple_of=1, examples=100, epochs=6):
 
 @pytest.mark.parametrize(
     "value, multiple_of, size",
-    [(64, 1, 64), (64.4, 1, 64), (64.5, 1, 65), (0.1, 1, 1), (95, 64, 64), (96, 64, 128), (0, 8, 8), (1e300, 1, 2**53)],
+    [
+        (64, 1, 64),
+        (64.4, 1, 64),
+        (64.5, 1, 65),
+        (0.1, 1, 1),
+        (95, 64, 64),
+        (96, 64, 128),
+        (0, 8, 8),
+        (1e300, 1, 2**53),
+    ],
 )
 def test_rounding(value, multiple_of, size):
     assert Rounding(multiple_of, multiple_of, None)(value) == size
@@ -67,7 +76,9 @@ class TestRamp:
         # 1 · 8 ** t reaches 1.5 at log(1.5) / log(8).
         _, found, places, length = sizes(exponential(to=8, epochs=1))[0]
         assert found == tuple(range(1, 9))
-        assert [8 ** float(place / length) for place in places[1:]] == pytest.approx([n + 0.5 for n in range(1, 8)])
+        assert [8 ** float(place / length) for place in places[1:]] == pytest.approx(
+            [n + 0.5 for n in range(1, 8)]
+        )
 
     def test_goes_on_from_where_the_ramp_ended(self):
         found = sizes(8 * (linear(to=2.5, epochs=1) >> hold() >> linear(to=1, epochs=2)))

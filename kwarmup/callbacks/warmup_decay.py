@@ -50,7 +50,9 @@ class WarmupDecay(keras.callbacks.Callback):
     def __init__(self, profile: Profile | float, clock: Clock | None = None, every: str = "batch"):
         super().__init__()
         if every not in ("batch", "epoch"):
-            raise value_error("every", every, '"batch" or "epoch"', 'WarmupDecay(profile, clock, every="epoch")')
+            raise value_error(
+                "every", every, '"batch" or "epoch"', 'WarmupDecay(profile, clock, every="epoch")'
+            )
         self.curve = Curve(profile, clock)
         self.every = every
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kwarmup.cli import terminal
 from kwarmup.cli.errors import UserError, user_error
 from kwarmup.cli.expression import parse
+from kwarmup.cli.tensorflow import import_quietly
 from kwarmup.places import places
 from kwarmup.plan import Plan, PlanWarning
 from kwarmup.profile import Profile
@@ -59,8 +58,7 @@ class Subject:
         """Return what is printed, from above to below, in a terminal of so many columns."""
         plan, clock = self.plan, self.plan.clock
         yield repr(plan.profile)
-        places = np.unique(np.linspace(0, clock.steps - 1, 1_000).astype("int64"))
-        yield terminal.profile_chart(plan.curve(places), clock.steps, width)
+        yield terminal.plan_chart(plan, width)
         yield terminal.plan_table(plan, width) if self.clocked else terminal.steps_table(plan, self.endless)
         if self.clocked:
             epochs = "1 epoch" if clock.epochs == 1 else f"{clock.epochs:,} epochs"
@@ -173,6 +171,9 @@ def _run(folder: Path, clock: dict[str, int], steps: int | None) -> Subject:
 
 def _from_json(path: Path) -> Plan | Profile:
     data = _data(path)
+    if '"keras_schedule"' in json.dumps(data):
+        # This shape alone needs Keras, which is noisy when it starts.
+        import_quietly()
     with warnings.catch_warnings(), user_error(f"{path}: "):
         warnings.simplefilter("ignore", PlanWarning)
         return Plan.from_dict(data) if "learning_rate" in data else Profile.from_dict(data)

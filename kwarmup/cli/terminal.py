@@ -49,16 +49,17 @@ def chart(values: Sequence[float] | np.ndarray, rows: int = 4) -> list[str]:
     ]
 
 
-def profile_chart(values: np.ndarray, steps: int, width: int) -> str:
-    """Return a chart with the values at its left and the updates under it."""
-    low, high = min(0.0, float(values.min())), float(max(0.0, values.max()))
-    names = [f"{high:.4g}", f"{low:.4g}"]
-    margin = max(map(len, names))
+def plan_chart(plan: Plan, width: int) -> str:
+    """Return a chart of a plan's learning rate, its range at the left and the updates under it."""
+    # Between two columns there may be a peak or a jump; both lie where a phase begins or ends.
+    ends = [rate for row in plan.rows for rate in row.learning_rates]
+    low, high = min(0.0, *ends), max(0.0, *ends)
+    margin = max(len(f"{low:.4g}"), len(f"{high:.4g}"))
     columns = max(8, min(64, width - margin - 3))
-    lines = chart(values[np.linspace(0, len(values) - 1, columns).round().astype(int)])
-    marks = [names[0], *[""] * (len(lines) - 2), names[1]]
+    lines = chart(plan.curve(np.linspace(0, plan.clock.steps - 1, columns).round().astype("int64")))
+    marks = [f"{high:.4g}", *[""] * (len(lines) - 2), f"{low:.4g}"]
     lines = [f"{mark.rjust(margin)} │{line.rstrip()}" for mark, line in zip(marks, lines, strict=True)]
-    end = f"{steps:,} updates"
+    end = f"{plan.clock.steps:,} updates"
     return "\n".join([*lines, f"{' ' * margin}  0{end.rjust(columns - 1)}"])
 
 

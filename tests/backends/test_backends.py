@@ -1,6 +1,6 @@
 """What must hold on every Keras backend; KERAS_BACKEND chooses which one a run of these tests is about.
 
-    KERAS_BACKEND=jax python -m pytest -m backend
+KERAS_BACKEND=jax python -m pytest -m backend
 """
 
 import keras
@@ -56,6 +56,10 @@ HARD = {
         >> linear(),
         Clock(examples=4097, epochs=50, batch_size=4096),
     ),
+    "a steep phase within one update": (
+        hold(0.1, epochs=89.992) >> polynomial(epochs=0.009, power=0.5, to=0.1, start=0.5) >> linear(),
+        Clock(examples=33, epochs=100, batch_size=4096),
+    ),
     "one pass over a thousand million": (
         warmup(fraction=0.01) >> polynomial(power=0.2),
         Clock(examples=10**9, epochs=1, batch_size=7),
@@ -96,11 +100,15 @@ def test_an_exponential_keeps_its_digits_far_below_the_peak(start, to):
     # A sweep of learning rates looks at every decade, not at the peak.
     schedule = Schedule(exponential(start=start, to=to, steps=1_000))
     steps = np.arange(1_000)
-    np.testing.assert_allclose(ops.convert_to_numpy(schedule(steps.astype("int32"))), schedule.curve(steps), rtol=1e-5)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(schedule(steps.astype("int32"))), schedule.curve(steps), rtol=1e-5
+    )
     assert schedule.curve(500) == pytest.approx(1e-3)
 
 
-@pytest.mark.parametrize("shape", ["linear", "cosine", "sqrt", shapes.polynomial(2), shapes.polynomial(0.3)], ids=str)
+@pytest.mark.parametrize(
+    "shape", ["linear", "cosine", "sqrt", shapes.polynomial(2), shapes.polynomial(0.3)], ids=str
+)
 def test_never_negative_where_the_profile_is_not(shape):
     schedule = Schedule(0.1 * (warmup(steps=333, shape=shape) >> decay(steps=777, shape=shape)))
     found = ops.convert_to_numpy(schedule(np.arange(1_200, dtype="int32")))
@@ -109,7 +117,9 @@ def test_never_negative_where_the_profile_is_not(shape):
 
 
 @pytest.mark.parametrize(
-    "step", [7, 7.0, np.int32(7), np.int64(7), np.float32(7), np.array(7)], ids=lambda step: type(step).__name__
+    "step",
+    [7, 7.0, np.int32(7), np.int64(7), np.float32(7), np.array(7)],
+    ids=lambda step: type(step).__name__,
 )
 def test_any_kind_of_step(step):
     found = Schedule(warmup(steps=10))(step)
@@ -130,7 +140,9 @@ def test_the_counter_of_the_optimizer_is_a_step():
 
 def test_steps_are_updates_although_keras_hands_over_micro_batches():
     w = keras.Variable(0.0)
-    rate = Schedule(linear(steps=1_000, start=1, to=1_001), gradient_accumulation_steps=4)  # n + 1 at update n
+    rate = Schedule(
+        linear(steps=1_000, start=1, to=1_001), gradient_accumulation_steps=4
+    )  # n + 1 at update n
     optimizer = keras.optimizers.SGD(rate, gradient_accumulation_steps=4)
     optimizer.build([w])
     for _ in range(12):

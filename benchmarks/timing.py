@@ -1,7 +1,8 @@
 """Paired, interleaved timing: the only kind that can tell 3 % on a machine that does other things too.
 
-Every round runs all variants, each round in another order, so that whatever slows the machine down for a
-while meets all of them. What counts is the ratio within a round, and the interval of its median.
+Every variant runs right beside what it is compared with, now before it and now after it, round after
+round: whatever slows the machine down for a while meets both. What counts is the ratio within a pair,
+and the interval of its median.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
+
+_UNITS = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+class Pairs(NamedTuple):
+    """Seconds of a variant and of its base, pair by pair."""
+
+    variant: np.ndarray
+    base: np.ndarray
 
 
 class Ratio(NamedTuple):
@@ -30,80 +41,84 @@ class Ratio(NamedTuple):
         return f"{self.value:.3f}  [{self.low:.3f}, {self.high:.3f}]"
 
 
-def interleave(
-    variants: dict[str, Callable[[], float]], rounds: int, warm_up: int = 2, label: str = "rounds"
-) -> dict[str, np.ndarray]:
-    """Run every variant once a round, and return for each its times, warm-up rounds dropped.
+def measure(
+    variants: dict[str, Callable[[], float]],
+    base: dict[str, str],
+    rounds: int,
+    warm_up: int = 2,
+    label: str = "rounds",
+) -> dict[str, Pairs]:
+    """Time each variant that has a base, beside its base, once a round; warm-up rounds are dropped.
 
     Args:
         variants: functions that do the work once and return the seconds it took.
+        base: for each variant that is measured, the one it is compared with.
         rounds: rounds that count.
         warm_up: rounds before them that do not.
         label: what the progress bar says.
     """
-    from rich.progress import track
-
-    names = list(variants)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    order = np.random.default_rng(0)
+    random = np.random.default_rng(0)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in base}
     for index in track(range(warm_up + rounds), description=label, transient=True):
-        # A fixed rotation would always give a variant the same neighbour before it.
-        for place in order.permutation(len(names)):
-            gc.collect()
-            gc.disable()
-            try:
-                seconds = variants[names[place]]()
-            finally:
-                gc.enable()
+        # A fixed order would always put the same variant behind the same other one.
+        for place in random.permutation(len(base)):
+            name = list(base)[place]
+            pair = [name, base[name]]
+            seconds = {}
+            for each in pair if random.integers(2) else reversed(pair):
+                gc.collect()
+                gc.disable()
+                try:
+                    seconds[each] = variants[each]()
+                finally:
+                    gc.enable()
             if index >= warm_up:
-                times[names[place]].append(seconds)
-    return {name: np.array(found) for name, found in times.items()}
+                found[name].append((seconds[name], seconds[base[name]]))
+    return {name: Pairs(*np.array(pairs).T) for name, pairs in found.items()}
 
 
-def ratio(times: Sequence[float], base: Sequence[float], confidence: float = 0.95) -> Ratio:
-    """Return the median of the ratios round by round, with its bootstrap interval.
+def ratio(variant: Sequence[float], base: Sequence[float], confidence: float = 0.95) -> Ratio:
+    """Return the median of the ratios pair by pair, with its bootstrap interval.
 
     Args:
-        times: seconds in each round.
-        base: seconds of what it is compared with, in the same rounds.
+        variant: seconds of the variant.
+        base: seconds of what it is compared with, in the same pairs.
         confidence: of the interval, two-sided.
 
     >>> ratio([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])
     Ratio(value=2.0, low=2.0, high=2.0)
     """
-    ratios = np.asarray(times) / np.asarray(base)
+    ratios = np.asarray(variant) / np.asarray(base)
     drawn = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
     low, high = np.quantile(np.median(drawn, axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
-def table(title: str, times: dict[str, np.ndarray], base: dict[str, str], unit: float = 1e-6) -> Table:
+def table(title: str, pairs: dict[str, Pairs], base: dict[str, str], unit: str = "µs") -> Table:
     """Return the result as a rich table.
 
     Args:
         title: what was measured.
-        times: seconds, as `interleave` returns them.
-        base: for each variant the one that it is compared with.
-        unit: seconds in what the table shows; microseconds by default.
+        pairs: as `measure` returns them.
+        base: for each variant the one that it was compared with.
+        unit: of the times shown, "µs", "ms" or "s".
     """
-    name_of = {1e-6: "µs", 1e-3: "ms", 1.0: "s"}[unit]
     shown = Table(title=title, caption=where(), caption_justify="left", title_justify="left")
     shown.add_column("variant")
-    shown.add_column(f"median, {name_of}", justify="right")
+    shown.add_column(unit, justify="right")
+    shown.add_column("beside")
+    shown.add_column(unit, justify="right")
     shown.add_column("ratio  [95 % interval]", justify="right")
-    shown.add_column("compared with")
-    for name, seconds in times.items():
-        against = base[name]
-        text = "1" if against == name else str(ratio(seconds, times[against]))
-        shown.add_row(name, f"{np.median(seconds) / unit:.1f}", text, "" if against == name else against)
+    for name, (variant, beside) in pairs.items():
+        medians = [f"{np.median(seconds) / _UNITS[unit]:.1f}" for seconds in (variant, beside)]
+        shown.add_row(name, medians[0], base[name], medians[1], str(ratio(variant, beside)))
     return shown
 
 
 def where() -> str:
     """Return machine, load, date and versions, without which a time means nothing."""
-    packages = ("tensorflow", "keras", "numpy", "kwarmup")
     versions = []
-    for package in packages:
+    for package in ("kwarmup", "tensorflow", "keras", "numpy"):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
@@ -124,4 +139,4 @@ def _processor() -> str:
 
 def console() -> Console:
     """Return a console that is wide enough when the output goes to a file."""
-    return Console() if Console().is_terminal else Console(width=120)
+    return Console() if Console().is_terminal else Console(width=130)

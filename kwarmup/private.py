@@ -8,7 +8,9 @@ from typing import Any
 import keras
 
 
-def schedule_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.schedules.LearningRateSchedule | None:
+def schedule_of(
+    optimizer: keras.optimizers.Optimizer,
+) -> keras.optimizers.schedules.LearningRateSchedule | None:
     """Return the schedule inside an optimizer, `None` where its learning rate is a plain number.
 
     `optimizer.learning_rate` is the schedule's value for the *next* update, and `get_config` a copy that

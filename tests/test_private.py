@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from kwarmup import Schedule, warmup
-from kwarmup.private import schedule_of
+from kwarmup.private import index_of, schedule_of
 
 
 def optimizers(rate):
@@ -23,3 +23,10 @@ def test_the_schedule_itself_is_found():
 def test_a_number_and_a_function_are_no_schedule(rate):
     for optimizer in optimizers(rate):
         assert schedule_of(optimizer) is None
+
+
+def test_a_variable_is_found_among_those_of_an_optimizer():
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    variables = [keras.Variable([1.0]), keras.Variable([2.0])]
+    optimizer.build(variables)
+    assert [index_of(optimizer, variable) for variable in variables] == [0, 1]

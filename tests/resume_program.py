@@ -1,0 +1,146 @@
+"""A training that can be killed anywhere and started again; run by `test_resume.py` as a program.
+
+    python resume_program.py CHECKPOINTS RESULT [--kill MOMENT]
+
+writes all weights and the history to RESULT. MOMENT is `batch:N`, `fsync:N` or `rename:N`: at the N-th of
+those the process kills itself, as `kill -9` would; `fsync` and `rename` lie within the writing of a
+checkpoint. `seconds:S` kills it that long behind the first batch, wherever it is then. `term:N` sends
+itself SIGTERM at the N-th batch.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kwarmup import Plan, cosine, hold, linear, warmup
+
+EXAMPLES, EPOCHS, SAVE_EVERY = 240, 4, 2
+
+
+def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(EXAMPLES, 6)).astype("float32")
+    return x, (x[:, :1] * x[:, 1:2] + random.normal(0, 0.1, size=(EXAMPLES, 1))).astype("float32")
+
+
+def plan() -> Plan:
+    return Plan(
+        learning_rate=0.02 * (warmup(epochs=1, start=0.1) >> cosine(to=0.1)),
+        batch_size=12 * (hold(epochs=1) >> linear(to=4, epochs=2)),
+        examples=EXAMPLES,
+        epochs=EPOCHS,
+        scaling=0.5,
+    )
+
+
+def model(plan: Plan) -> keras.Model:
+    """Not built, with dropout and batch statistics."""
+    made = keras.Sequential(
+        [
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.3),
+            keras.layers.Dense(1),
+        ]
+    )
+    made.compile(keras.optimizers.SGD(plan.learning_rate, momentum=0.9), "mse", metrics=["mae"])
+    return made
+
+
+class At(keras.callbacks.Callback):
+    """Acts at the n-th batch of this process."""
+
+    batches = 0  # counted in the class: what is counted in the callback would go on in the next process
+
+    def __init__(self, number: int, act: Callable[[], None]):
+        super().__init__()
+        self.number, self.act = number, act
+
+    def on_train_batch_end(self, batch, logs=None):
+        At.batches += 1
+        if At.batches == self.number:
+            self.act()
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at_call(name: str, number: int) -> None:
+    """Let the n-th call of a function of `os` kill the process, in front of it or, for even n, behind it."""
+    real, calls = getattr(os, name), [0]
+
+    def counted(*arguments):
+        calls[0] += 1
+        if calls[0] == number and number % 2:
+            kill()
+        result = real(*arguments)
+        if calls[0] == number:
+            kill()
+        return result
+
+    setattr(os, name, counted)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkpoints")
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--kill", default="never:0")
+    arguments = parser.parse_args()
+    where, number = arguments.kill.split(":")
+    at = At(-1, kill)
+    if where == "batch":
+        at = At(int(number), kill)
+    elif where == "term":
+        at = At(int(number), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    elif where == "seconds":
+        at = At(1, threading.Timer(float(number), kill).start)
+    elif where != "never":
+        kill_at_call(where, int(number))
+    x, y = data()
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=2, min_delta=1e-4, restore_best_weights=True)
+    today = plan()
+    # What is restored must not lean on a seed: behind a kill the model starts with other weights.
+    begun = list(Path(arguments.checkpoints).glob("step-*"))
+    keras.utils.set_random_seed(int.from_bytes(os.urandom(4), "little") if begun else 0)
+    trained = model(today)
+    history = today.fit(
+        trained,
+        x,
+        y,
+        validation_data=data(1),
+        callbacks=[stop, at],
+        verbose=0,
+        checkpoint_dir=arguments.checkpoints,
+        save_every=SAVE_EVERY,
+    )
+    result = {
+        "weights": [
+            np.asarray(v).tobytes().hex() for v in [*trained.variables, *trained.optimizer.variables]
+        ],
+        "history": history.history,
+        "epoch": history.epoch,
+        "best": [stop.best, stop.best_epoch, stop.wait],
+    }
+    arguments.result.write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    main()
+    sys.exit(0)

@@ -40,3 +40,9 @@ def _keras_schedule(schedule: dict[str, Any]) -> Any:
 
 shapes.ADAPTERS.append(_adapt)
 shapes.register(_keras_schedule, "keras_schedule", factory=True)
+
+# A model is only loaded where its schedule and optimizer have been registered. With `import keras` in front
+# that has happened here; without Keras there is nothing to load yet, and nothing to wait for.
+if "keras" in sys.modules:
+    importlib.import_module("kwarmup.optimizers")
+    importlib.import_module("kwarmup.schedule")

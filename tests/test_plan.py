@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from kwarmup import Clock, Plan, PlanWarning, Schedule, cosine, hold, linear, warmup
+from kwarmup import SGD, Clock, Plan, PlanWarning, Schedule, cosine, hold, linear, warmup
 
 PROFILE = 0.1 * (warmup(epochs=1) >> cosine())
 ARGUMENTS = dict(learning_rate=PROFILE, batch_size=250, examples=1_000, epochs=3)
@@ -39,6 +39,15 @@ def test_a_plan_with_a_schedule_of_keras_is_read_where_keras_is_not_imported_yet
     assert Plan.from_json(plan.to_json()) == plan
     code = "import sys, kwarmup; assert 'keras' not in sys.modules; kwarmup.Plan.from_json(sys.argv[1])"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code, plan.to_json()], check=True, timeout=120)
+
+
+def test_a_saved_model_loads_where_keras_and_kwarmup_are_imported_and_nothing_else(tmp_path):
+    plan = silent()
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(SGD(plan.learning_rate, momentum=0.5 * hold()), "mse")
+    model.save(tmp_path / "model.keras")
+    code = "import keras, kwarmup, sys; print(keras.models.load_model(sys.argv[1]).optimizer.learning_rate)"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "model.keras"], check=True, timeout=120)
 
 
 def test_plans_differ_where_an_argument_does():

@@ -27,7 +27,8 @@ def adam_sde(
         epsilon  epsilon / sqrt(kappa)       as the noise of the gradient
 
     and the learning rate times sqrt(kappa), which is the plan's `scaling=0.5`. Together they keep the
-    path that Adam takes through the weights, per example seen, as it was at the first batch size.
+    path that Adam takes through the weights, per example seen, near the one at the first batch size, as
+    long as the noise of the gradient outweighs the gradient.
 
     Args:
         plan: what says the batch size at each update; with `scaling=0.5`.
@@ -42,8 +43,8 @@ def adam_sde(
         ValueError: if an argument is out of range, if the plan scales the learning rate otherwise, or if
             a batch is so much larger than the first that a beta would be 0 or less.
 
-    Paper: Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms",
-    definition 5.3.
+    Paper: Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms" (the
+    square root scaling rule for Adam).
 
     Example:
 

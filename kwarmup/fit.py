@@ -10,7 +10,7 @@ import keras
 
 from kwarmup import guard, identity
 from kwarmup.batches import Batches
-from kwarmup.errors import type_error
+from kwarmup.errors import type_error, value_error
 from kwarmup.plan import Plan
 from kwarmup.private import build
 from kwarmup.resume import Keeper
@@ -43,6 +43,14 @@ def fit(
     callbacks = list(callbacks or ())
     keeper = None
     if checkpoint_dir is not None:
+        if keras.backend.backend() != "tensorflow":
+            # Elsewhere a training that goes on has been seen to end with other weights.
+            raise value_error(
+                "checkpoint_dir",
+                str(checkpoint_dir),
+                f"none on {keras.backend.backend()}: resuming bit for bit holds on TensorFlow so far",
+                "KERAS_BACKEND=tensorflow, or plan.fit(model, x, y) without checkpoint_dir",
+            )
         facts = {
             "backend": keras.backend.backend(),
             "data": identity.of_data(x, y, sample_weight),

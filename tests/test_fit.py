@@ -197,3 +197,10 @@ def test_data_of_another_length_than_the_plan_says_both_numbers(rows, words):
     # TensorFlow raises an error of its own around the one from the generator.
     with pytest.raises(Exception, match=f"(?s)expected 200 examples a pass.*Received: {words}"):
         PLAN.fit(make_model(PLAN), chunks, verbose=0)
+
+
+def test_checkpoints_are_refused_where_resuming_is_not_exact(tmp_path):
+    if keras.backend.backend() == "tensorflow":
+        return
+    with pytest.raises(ValueError, match="`checkpoint_dir`: expected none on"):
+        PLAN.fit(make_model(PLAN), X, Y, checkpoint_dir=tmp_path, verbose=0)

@@ -9,8 +9,6 @@ from keras import layers
 
 from kwarmup import Schedule, hold, identity, warmup
 
-pytestmark = pytest.mark.backend
-
 
 def make(
     first=lambda: layers.Dense(4, "relu"),

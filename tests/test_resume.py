@@ -308,7 +308,6 @@ def undisturbed(name, folder):
     return UNDISTURBED[name]
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize(
     "name", [*CASES, *[pytest.param(name, marks=on_tensorflow) for name in ON_TENSORFLOW]]
 )
@@ -317,7 +316,6 @@ def test_it_ends_bit_for_bit_the_same(name, tmp_path):
     assert_same(survive(case, tmp_path / "crashed"), undisturbed(name, tmp_path))
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize("place", ALL_PLACES, ids=str)
 def test_wherever_it_crashes(place, tmp_path):
     name = next(iter(CASES))
@@ -337,13 +335,11 @@ def without(case):
     )
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize("name", ["ramp, BatchNorm, Dropout, momentum", "model without an Input"])
 def test_checkpoints_change_nothing(name, tmp_path):
     assert_same(undisturbed(name, tmp_path), without(CASES[name]))
 
 
-@pytest.mark.backend
 def test_averaged_weights_are_put_in_place_at_the_end_as_in_one_fit_of_keras(tmp_path):
     plan = make_plan(batch_size=12)
 
@@ -375,7 +371,6 @@ STOPPED = Case(
 )
 
 
-@pytest.mark.backend
 def test_a_training_that_was_stopped_early_ends_the_same_and_stays_ended(tmp_path):
     expected = STOPPED.start(tmp_path / "undisturbed")
     stop = expected.callbacks[0]
@@ -401,7 +396,6 @@ class Loud(keras.callbacks.Callback):
         Loud.said += ("end",)
 
 
-@pytest.mark.backend
 def test_a_finished_training_returns_at_once_and_callbacks_hear_nothing(tmp_path):
     case = Case(callbacks=lambda: [Loud()])
     expected = case.start(tmp_path)
@@ -424,7 +418,6 @@ class Break(keras.callbacks.Callback):
             Break.wanted, self.model.stop_training = False, True
 
 
-@pytest.mark.backend
 def test_a_stop_within_a_pass_is_a_break(tmp_path):
     case = Case(callbacks=lambda: [Break()])
     expected = case.start(tmp_path / "undisturbed")
@@ -442,7 +435,6 @@ class Pressed(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.backend
 def test_ctrl_c_loses_no_more_than_a_kill(tmp_path):
     case = Case(callbacks=lambda: [Pressed()])
     expected = case.start(tmp_path / "undisturbed")
@@ -456,7 +448,6 @@ def test_ctrl_c_loses_no_more_than_a_kill(tmp_path):
 # Callbacks of Keras
 
 
-@pytest.mark.backend
 def test_half_precision_weights_that_a_callback_keeps_come_back(tmp_path):
     stack = [("Dense", 8), ("Dense", 1)]
     case = Case(
@@ -469,7 +460,6 @@ def test_half_precision_weights_that_a_callback_keeps_come_back(tmp_path):
     assert_same(survive(case, tmp_path / "crashed", [("batch", 2, 1), ("batch", 3, 1)]), expected)
 
 
-@pytest.mark.backend
 def test_a_log_goes_on_with_one_header_and_one_line_for_each_pass(tmp_path):
     def loggers():
         opened.append(keras.callbacks.CSVLogger(tmp_path / f"{logs[0]}.csv", append=True))
@@ -495,7 +485,6 @@ def test_a_log_goes_on_with_one_header_and_one_line_for_each_pass(tmp_path):
         logger.on_train_end()
 
 
-@pytest.mark.backend
 def test_the_progress_bar_may_come_and_go(tmp_path, capsys):
     expected = Case().start(tmp_path / "undisturbed")
     Crashes.places = (("batch", 1, 3),)
@@ -563,7 +552,6 @@ def begun(tmp_path_factory):
     return folder
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize(("case", "words"), CHANGES.values(), ids=CHANGES)
 def test_a_change_is_refused_and_spelled_out(case, words, begun):
     kept = sorted(path.name for path in begun.iterdir())
@@ -579,7 +567,6 @@ def test_a_change_is_refused_and_spelled_out(case, words, begun):
     assert sorted(path.name for path in begun.iterdir()) == kept
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize("name", ["the peak", "the dropout", "the data", "the callbacks"])
 def test_a_change_is_accepted_where_one_says_so(name, begun, tmp_path):
     """Up to the change the history is the old one; behind it the training is another."""
@@ -595,7 +582,6 @@ def test_a_change_is_accepted_where_one_says_so(name, begun, tmp_path):
         assert result.arrays != expected.arrays
 
 
-@pytest.mark.backend
 def test_a_longer_plan_goes_on_behind_the_end_of_a_shorter_one(tmp_path):
     short, long = (make_plan(learning_rate=0.03, batch_size=12, epochs=epochs) for epochs in (2, 4))
     Case(short).start(tmp_path / "a")
@@ -607,7 +593,6 @@ def test_a_longer_plan_goes_on_behind_the_end_of_a_shorter_one(tmp_path):
     assert_same(same.start(tmp_path / "c", on_change="override"), Case(short).start(tmp_path / "d"))
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize(
     ("plan", "at_a_pass"),
     [
@@ -628,7 +613,6 @@ def test_a_plan_that_came_here_another_way_is_refused(plan, at_a_pass, tmp_path)
     assert ("the 84 examples and 7 batches so far" if at_a_pass else "examples and") in str(e.value)
 
 
-@pytest.mark.backend
 def test_the_plan_of_the_checkpoint_can_be_taken(begun, tmp_path):
     import shutil
 
@@ -641,7 +625,6 @@ def test_the_plan_of_the_checkpoint_can_be_taken(begun, tmp_path):
     assert "as it was" not in str(error.value)
 
 
-@pytest.mark.backend
 def test_the_plan_of_the_checkpoint_leaves_a_plain_rate_plain(tmp_path):
     case = CASES["validation, a plain rate that callbacks lower"]
     expected = undisturbed("validation, a plain rate that callbacks lower", tmp_path)
@@ -650,7 +633,6 @@ def test_the_plan_of_the_checkpoint_leaves_a_plain_rate_plain(tmp_path):
     assert_same(changed.start(tmp_path / "begun", on_change="checkpoint"), expected)
 
 
-@pytest.mark.backend
 def test_other_variables_are_refused_whatever_one_says(begun):
     larger = Case(model=lambda plan: make_model(plan, stack=[layers.Dense(9), *make_layers()[1:]]))
     with pytest.raises(ValueError, match="as the checkpoint holds"):
@@ -700,7 +682,6 @@ def test_a_plan_that_cannot_be_written_is_refused_before_the_first_update(tmp_pa
 # Damage and a full disk, seen from the training
 
 
-@pytest.mark.backend
 def test_a_damaged_checkpoint_costs_some_batches_and_nothing_else(tmp_path):
     interrupted(tmp_path / "a")
     newest = max((tmp_path / "a").glob("step-*"))
@@ -712,7 +693,6 @@ def test_a_damaged_checkpoint_costs_some_batches_and_nothing_else(tmp_path):
     assert_same(found, undisturbed(next(iter(CASES)), tmp_path))
 
 
-@pytest.mark.backend
 def test_a_disk_that_is_full_for_a_while_costs_nothing(tmp_path, monkeypatch):
     writes, real = [0], os.fsync
 
@@ -761,7 +741,6 @@ class Terminated(keras.callbacks.Callback):
         self.meet("validation", Terminated.epoch)
 
 
-@pytest.mark.backend
 def test_sigterm_saves_at_once_and_ends_with_143(tmp_path, handler):
     case = Case(callbacks=lambda: [Terminated()], validation_data=(X[:20], Y[:20]), save_every=1000)
     expected = case.start(tmp_path / "undisturbed")

@@ -12,8 +12,6 @@ from kwarmup import state
 from kwarmup.private import build
 from kwarmup.state import CallbackStates
 
-pytestmark = pytest.mark.backend
-
 
 def make_model(units=3, **arguments):
     model = keras.Sequential(

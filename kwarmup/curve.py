@@ -6,7 +6,7 @@ The same lines run on numpy (float64, the reference) and on `keras.ops` (float32
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from kwarmup.length import Length, number
 from kwarmup.pieces import pieces
 from kwarmup.profile import Phase, Profile
 from kwarmup.shapes import linear as _STILL
+
+#: Up to so many pieces a look-up takes longer than the arithmetic that it saves.
+_FEW = 64
 
 
 @final
@@ -57,7 +60,7 @@ class Curve:
         self.scaling = _scaling(scaling)
         self.pieces = pieces(self.profile, clock, self.parts, self.scaling)
         self.shapes = tuple(dict.fromkeys(piece.shape for piece in self.pieces))
-        self._tables: dict[tuple[str, str], tuple[Any, ...]] = {}
+        self._tables: dict[tuple[str, str], _Table] = {}
 
     def __call__(self, step: Any) -> Any:
         """Return the value at update `step` (an integer or an array of them), in float64."""
@@ -79,28 +82,39 @@ class Curve:
             integer: dtype of the counter, `"int32"` or `"int64"`.
             real: dtype of the result.
         """
-        starts, whole, table = self._table(integer, real)
+        table = self._table(integer, real)
         if self.parts > 1:
             tick = tick // self.parts * self.parts
-        row = xp.searchsorted(starts[1:], xp.reshape(tick, (-1,)), side="right")
-        row = xp.reshape(row, xp.shape(tick))
-        anchor, *pass_ticks = _columns(xp, whole, row)
-        start, change, progress, per_tick, shape_index, *per_pass = _columns(xp, table, row)
-        since = tick - anchor
-        if pass_ticks:
-            passes = since // pass_ticks[0]
-            progress = progress + xp.multiply(passes, per_pass[0])
-            since = since - passes * pass_ticks[0]
-        progress = progress + xp.multiply(since, per_tick)
+        if xp is np or len(tick.shape) or not self._few:
+            return self._value(xp, tick, table.looked_up(xp, tick))
+        # A training step asks for one value at a time. There the time goes into the number of operations,
+        # not into their sizes; so the values of all pieces are worked out, and the one in force is taken.
+        within = xp.minimum(xp.maximum(tick, table.first), table.last)
+        values = self._value(xp, within, table.all(xp))
+        return xp.sum(xp.where(xp.equal(within, tick), values, 0.0))
+
+    @cached_property
+    def _few(self) -> bool:
+        # A function of the user may be dear, or not take an array.
+        return len(self.pieces) <= _FEW and not any(shape.custom for shape in self.shapes)
+
+    def _value(self, xp: Any, tick: Any, columns: _Columns) -> Any:
+        """Return the values of pieces at ticks that lie within them, element by element."""
+        since = tick - columns.anchor
+        progress = columns.progress
+        if columns.pass_ticks is not None:
+            passes = since // columns.pass_ticks
+            progress = progress + xp.multiply(passes, columns.per_pass)
+            since = since - passes * columns.pass_ticks
+        progress = progress + xp.multiply(since, columns.per_tick)
         part = xp.clip(progress, 0.0, 1.0)
         f = None
         for index, shape in enumerate(self.shapes):
             along = shape.evaluate(xp, progress if shape.per_step else part)
-            f = along if f is None else xp.where(xp.equal(shape_index, index), along, f)
-        return start + change * f
+            f = along if f is None else xp.where(xp.equal(columns.shape_index, index), along, f)
+        return columns.start + columns.change * f
 
-    def _table(self, integer: str, real: str) -> tuple[Any, Any, Any]:
-        """Return the pieces as columns: where they start, whole numbers, real numbers."""
+    def _table(self, integer: str, real: str) -> _Table:
         if (integer, real) not in self._tables:
             limit = int(np.iinfo(integer).max)
             rows = [piece for piece in self.pieces if piece.tick < limit]
@@ -108,24 +122,63 @@ class Curve:
             rows.append(rows[-1]._replace(tick=limit))
             index = {shape: float(index) for index, shape in enumerate(self.shapes)}
             whole = [(row.anchor, row.pass_ticks) for row in rows]
-            table = [
+            reals = [
                 (row.start, row.change, row.progress, row.per_tick, index[row.shape], row.per_pass)
                 for row in rows
             ]
             # Without partial batches the columns of the passes are not needed.
-            few = all(row.pass_ticks == 1 for row in rows)
-            self._tables[integer, real] = (
-                np.array([row.tick for row in rows], integer),
-                np.array(whole, integer)[:, : 1 if few else 2],
-                np.array(table, real)[:, : 5 if few else 6],
+            straight = all(row.pass_ticks == 1 for row in rows)
+            first = np.array([row.tick for row in rows], integer)
+            self._tables[integer, real] = _Table(
+                first=first,
+                last=np.append(first[1:] - 1, limit).astype(integer),
+                whole=np.array(whole, integer)[:, : 1 if straight else 2],
+                reals=np.array(reals, real)[:, : 5 if straight else 6],
             )
         return self._tables[integer, real]
 
 
-def _columns(xp: Any, table: Any, row: Any) -> Any:
-    found = xp.take(table, row, axis=0)
-    # Numpy has no unstack before 2.1.
-    return np.moveaxis(found, -1, 0) if xp is np else xp.unstack(found, axis=-1)
+class _Columns(NamedTuple):
+    """Pieces as numbers, a column each; the passes only where there are partial batches."""
+
+    anchor: Any
+    start: Any
+    change: Any
+    progress: Any
+    per_tick: Any
+    shape_index: Any
+    per_pass: Any = None
+    pass_ticks: Any = None
+
+
+class _Table(NamedTuple):
+    """Pieces as arrays of one type: the ticks on which each is in force, and what the kernel computes with."""
+
+    first: np.ndarray
+    last: np.ndarray
+    whole: np.ndarray
+    reals: np.ndarray
+
+    def all(self, xp: Any) -> _Columns:
+        """Return all pieces, for `keras.ops`."""
+        tables = (self.whole, self.reals)
+        return self._columns(*([xp.convert_to_tensor(column) for column in table.T] for table in tables))
+
+    def looked_up(self, xp: Any, tick: Any) -> _Columns:
+        """Return the piece in force at each tick."""
+        row = xp.searchsorted(self.first[1:], xp.reshape(tick, (-1,)), side="right")
+        row = xp.reshape(row, xp.shape(tick))
+        found = [xp.take(table, row, axis=0) for table in (self.whole, self.reals)]
+        # Numpy has no unstack before 2.1.
+        unstack = (
+            (lambda rows: np.moveaxis(rows, -1, 0)) if xp is np else (lambda rows: xp.unstack(rows, axis=-1))
+        )
+        return self._columns(*map(unstack, found))
+
+    @staticmethod
+    def _columns(whole: Any, reals: Any) -> _Columns:
+        anchor, *pass_ticks = whole
+        return _Columns(anchor, *reals, *pass_ticks)
 
 
 def as_profile(profile: Any) -> Profile:

@@ -95,6 +95,24 @@ def test_right_to_a_millionth_of_the_peak_up_to_the_last_step_of_32_bits(profile
     assert np.abs(found - exact).max() <= 1e-6 * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("profile, clock", HARD.values(), ids=HARD)
+def test_a_step_at_a_time_is_as_right_as_many(profile, clock):
+    schedule = Schedule(profile, clock, scaling=1)
+    # A single step takes another way through the table; `ops.map` hands them over one by one, as training does.
+    begins = np.array([piece.tick for piece in schedule.curve.pieces])[:40]
+    ticks = np.unique([begins - 1, begins, begins + 1]).clip(0, 2**31 - 2).astype("int32")
+    ticks = np.append(ticks, np.random.default_rng(0).integers(0, 2**31 - 1, 20, "int32"))
+    exact = schedule.curve.at_tick(ticks.astype("int64"), np, "int64", "float64")
+    found = ops.convert_to_numpy(ops.map(schedule, ops.convert_to_tensor(ticks)))
+    peak = schedule.curve(np.append(begins, begins - 1).clip(0)).max()
+    assert np.abs(found - exact).max() <= 1e-6 * peak
+
+
+def test_both_ways_through_the_table_are_taken():
+    few = [Schedule(profile, clock).curve._few for profile, clock in HARD.values()]
+    assert True in few and False in few
+
+
 @pytest.mark.parametrize("start, to", [(1e-7, 10), (10, 1e-7)])
 def test_an_exponential_keeps_its_digits_far_below_the_peak(start, to):
     # A sweep of learning rates looks at every decade, not at the peak.

@@ -45,4 +45,5 @@ shapes.register(_keras_schedule, "keras_schedule", factory=True)
 # that has happened here; without Keras there is nothing to load yet, and nothing to wait for.
 if "keras" in sys.modules:
     importlib.import_module("kwarmup.optimizers")
+    importlib.import_module("kwarmup.scaled")
     importlib.import_module("kwarmup.schedule")

@@ -1,6 +1,7 @@
 """The public names, once: `__init__.py` reads this file and imports each when it is first used."""
 
 from . import shapes as shapes
+from .callbacks.plateau_decay import PlateauDecay as PlateauDecay
 from .callbacks.progress import Progress as Progress
 from .callbacks.record import Record as Record
 from .callbacks.warmup_decay import WarmupDecay as WarmupDecay

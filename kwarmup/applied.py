@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from kwarmup.private import schedule_of
+from kwarmup.scaled import Scaled
 from kwarmup.schedule import Schedule
 
 
@@ -27,9 +28,16 @@ def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     schedule = schedule_of(optimizer)
     if schedule is None:
         return float(ops.convert_to_numpy(optimizer.learning_rate))
+    done = updates(optimizer)
     inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
     # Keras hands its raw counter of micro-batches to a schedule: this is where it stood at the update.
-    tick = max(0, updates(optimizer) * (inner.gradient_accumulation_steps or 1) - 1)
-    if isinstance(schedule, Schedule):
-        return float(schedule.curve.at_tick(np.asarray(tick, "int64"), np, "int64", "float64"))
-    return float(ops.convert_to_numpy(schedule(tick)))
+    tick = max(0, done * (inner.gradient_accumulation_steps or 1) - 1)
+    if isinstance(schedule, Scaled):
+        return _at(schedule.learning_rate, tick) * schedule.factor_of_last(done)
+    return _at(schedule, tick)
+
+
+def _at(rate: Any, tick: int) -> float:
+    if isinstance(rate, Schedule):
+        return float(rate.curve.at_tick(np.asarray(tick, "int64"), np, "int64", "float64"))
+    return rate if isinstance(rate, float) else float(ops.convert_to_numpy(rate(tick)))

@@ -10,7 +10,7 @@ from kwarmup import applied
 from kwarmup.clock import Clock
 from kwarmup.errors import Code, value_error
 from kwarmup.plan import Plan
-from kwarmup.private import schedule_of
+from kwarmup.scaled import unscaled
 from kwarmup.schedule import Schedule
 
 
@@ -32,7 +32,7 @@ def check_model(plan: Plan, model: keras.Model, begun: int = 0) -> None:
         raise value_error(
             "model", model.name, "a compiled model", "model.compile(SGD(plan.learning_rate), loss=...)"
         )
-    schedule = schedule_of(optimizer)
+    schedule = unscaled(optimizer)
     if isinstance(schedule, Schedule) and schedule != plan.learning_rate:
         raise value_error(
             "learning_rate",

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kwarmup.private import schedule_of
+from kwarmup.scaled import unscaled
 from kwarmup.schedule import Schedule
 from kwarmup.state import fingerprint
 
@@ -24,7 +24,7 @@ def of_model(model: keras.Model) -> dict[str, Any]:
     inner: Any = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     settings = {**_config(inner.get_config), **_config(model.optimizer.get_config)}
     settings.pop("inner_optimizer", None)
-    if isinstance(schedule_of(model.optimizer), Schedule):
+    if isinstance(unscaled(model.optimizer), Schedule):
         settings.pop("learning_rate", None)  # that is the plan's, which is compared by itself
     compiled = _config(model.get_compile_config)
     return {

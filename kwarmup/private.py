@@ -16,10 +16,27 @@ def schedule_of(
     `optimizer.learning_rate` is the schedule's value for the *next* update, and `get_config` a copy that
     fails for schedules that cannot be serialised. The object itself has no public door.
     """
-    # Under mixed precision the schedule lives on the optimizer that is wrapped.
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    rate: Any = optimizer._learning_rate
+    rate = rate_of(optimizer)
     return rate if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else None
+
+
+def rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Return what an optimizer holds as its learning rate: a variable, a schedule or a function.
+
+    `optimizer.learning_rate` is a schedule's or a function's value for the next update, and so cannot tell
+    which of them it came from.
+    """
+    # Under mixed precision the learning rate lives on the optimizer that is wrapped.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return optimizer._learning_rate
+
+
+def direction_of(metric: keras.metrics.Metric) -> str | None:
+    """Return `"up"` or `"down"`, the way in which a metric gets better; `None` where it does not say.
+
+    Keras's own callbacks ask for it where the mode is "auto". A list of names would be the only public way.
+    """
+    return getattr(metric, "_direction", None)
 
 
 def index_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:

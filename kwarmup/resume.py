@@ -14,8 +14,8 @@ import keras
 from kwarmup import checkpoint, identity, state
 from kwarmup.errors import Code, value_error
 from kwarmup.plan import Plan
-from kwarmup.private import schedule_of
 from kwarmup.profile import Profile
+from kwarmup.scaled import unscaled
 from kwarmup.schedule import Schedule
 
 _SHOWN = 12
@@ -85,7 +85,7 @@ class Keeper:
         self.epoch, self.begun, self.finished = facts["epoch"], facts["begun"], facts["finished"]
         if planned and on_change == "checkpoint":
             self.plan, self._plan = Plan.from_dict(facts["plan"]), facts["plan"]
-            if isinstance(schedule_of(self.model.optimizer), Schedule):
+            if isinstance(unscaled(self.model.optimizer), Schedule):
                 # Nothing has been traced yet, so the schedule that is set here is the one that is compiled.
                 self.model.optimizer.learning_rate = self.plan.learning_rate
         elif planned:

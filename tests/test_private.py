@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from kwarmup import Schedule, warmup
-from kwarmup.private import index_of, schedule_of
+from kwarmup.private import direction_of, index_of, rate_of, schedule_of
 
 
 def optimizers(rate):
@@ -23,6 +23,30 @@ def test_the_schedule_itself_is_found():
 def test_a_number_and_a_function_are_no_schedule(rate):
     for optimizer in optimizers(rate):
         assert schedule_of(optimizer) is None
+
+
+def test_what_a_learning_rate_is_is_found_whatever_it_is():
+    def function():
+        return 0.1
+
+    for rate in (Schedule(warmup(steps=3)), function):
+        for optimizer in optimizers(rate):
+            assert rate_of(optimizer) is rate
+    for optimizer in optimizers(0.1):
+        assert isinstance(rate_of(optimizer), keras.Variable)
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [
+        (keras.metrics.SparseCategoricalAccuracy, "up"),
+        (keras.metrics.AUC, "up"),
+        (keras.metrics.MeanSquaredError, "down"),
+        (keras.metrics.Mean, None),
+    ],
+)
+def test_a_metric_tells_which_of_its_ends_is_the_better_one(metric, direction):
+    assert direction_of(metric()) == direction
 
 
 def test_a_variable_is_found_among_those_of_an_optimizer():

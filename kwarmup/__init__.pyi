@@ -2,6 +2,7 @@
 
 from . import shapes as shapes
 from .callbacks.plateau_decay import PlateauDecay as PlateauDecay
+from .callbacks.plateau_growth import PlateauGrowth as PlateauGrowth
 from .callbacks.progress import Progress as Progress
 from .callbacks.record import Record as Record
 from .callbacks.warmup_decay import WarmupDecay as WarmupDecay

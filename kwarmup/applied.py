@@ -19,8 +19,10 @@ def updates(optimizer: keras.optimizers.Optimizer) -> int:
     return int(ops.convert_to_numpy(optimizer.iterations))
 
 
-def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """Return the learning rate that the last update used; before the first update, the one it will use.
+def learning_rate(optimizer: keras.optimizers.Optimizer, done: int | None = None) -> float:
+    """Return the learning rate that the last of `done` updates used; of none, the one of the first.
+
+    `None` for all updates so far. An optimizer with a plain number knows only the one of now.
 
     `optimizer.learning_rate` is the next one, and evaluating a schedule there costs as much as a small
     training step, so a kwarmup schedule is evaluated on the host.
@@ -28,7 +30,7 @@ def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     schedule = schedule_of(optimizer)
     if schedule is None:
         return float(ops.convert_to_numpy(optimizer.learning_rate))
-    done = updates(optimizer)
+    done = updates(optimizer) if done is None else done
     inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
     # Keras hands its raw counter of micro-batches to a schedule: this is where it stood at the update.
     tick = max(0, done * (inner.gradient_accumulation_steps or 1) - 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from kwarmup import guard, identity
+from kwarmup import guard, identity, replan
 from kwarmup.batches import Batches
 from kwarmup.errors import type_error, value_error
 from kwarmup.plan import Plan
@@ -61,6 +61,9 @@ def fit(
         keeper = Keeper(checkpoint_dir, save_every, plan, model, facts, on_change)
         plan = keeper.plan
         guard.check_model(plan, model)
+    for callback in callbacks:
+        if isinstance(callback, replan.Replans):
+            plan = callback.replan(plan, keeper.epoch if keeper else 0)
     batches = Batches(plan.clock, x, y, sample_weight, seed)
     if keeper:
         build(model, batches.peek())
@@ -78,6 +81,7 @@ def fit(
     ):
         for epoch in range(training.first_epoch, plan.clock.epochs):
             steps = training.begin_pass(epoch)
+            batches.clock = training.plan.clock
             model.fit(
                 batches.between(epoch, epoch + 1, training.begun),
                 epochs=epoch + 1,
@@ -153,8 +157,18 @@ class OneTraining(keras.callbacks.CallbackList):
         super().on_epoch_end(epoch, logs)
         if not self.model.stop_training:
             guard.check_updates(self.plan, self.model.optimizer, epoch)
+        if not self.over:
+            self._replan(epoch + 1)
         if self.keeper:
             self.keeper.pass_ended(last=self.over)
+
+    def _replan(self, epoch: int) -> None:
+        for callback in self.callbacks:
+            if isinstance(callback, replan.Replans):
+                plan = callback.replan(self.plan, epoch)
+                if plan != self.plan:
+                    replan.follow(self.model, self.plan, plan, epoch)
+                    self.plan = plan
 
     def on_train_end(self, logs: Any = None) -> None:
         if self.over:

@@ -90,6 +90,15 @@ def unscaled(optimizer: keras.optimizers.Optimizer) -> LearningRateSchedule | No
     return schedule if isinstance(schedule, LearningRateSchedule) else None
 
 
+def replace(optimizer: keras.optimizers.Optimizer, schedule: LearningRateSchedule) -> None:
+    """Put another schedule into an optimizer that has one, under the same factor; for steps yet to be compiled."""
+    rate = private.rate_of(optimizer)
+    if isinstance(rate, Scaled):
+        rate.learning_rate = schedule
+    else:
+        optimizer.learning_rate = schedule
+
+
 def install(model: keras.Model) -> Scaled:
     """Return the `Scaled` in the optimizer of a compiled model, after putting one there if there is none.
 

@@ -65,6 +65,10 @@ class Scheduling:
         own = vars(self)
         return {name: own[name] for name in KNOWN if isinstance(own.get(name), Schedule)}
 
+    def rebind(self, schedules: dict[str, Schedule]) -> None:
+        """Put other schedules in the places of those that are there; for steps yet to be compiled."""
+        vars(self).update(schedules)
+
     def build(self, variables: list[Any]) -> None:
         """Make the slots for the variables; Keras calls this."""
         # Keras compares with 0 here to know what an update will need: a schedule is not 0.

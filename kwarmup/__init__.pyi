@@ -1,6 +1,7 @@
 """The public names, once: `__init__.py` reads this file and imports each when it is first used."""
 
 from . import shapes as shapes
+from .callbacks.checkpoints import Checkpoints as Checkpoints
 from .callbacks.plateau_decay import PlateauDecay as PlateauDecay
 from .callbacks.plateau_growth import PlateauGrowth as PlateauGrowth
 from .callbacks.progress import Progress as Progress

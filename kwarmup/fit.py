@@ -10,7 +10,7 @@ import keras
 
 from kwarmup import guard, identity, replan
 from kwarmup.batches import Batches
-from kwarmup.errors import type_error, value_error
+from kwarmup.errors import type_error
 from kwarmup.plan import Plan
 from kwarmup.private import build
 from kwarmup.resume import Keeper
@@ -43,21 +43,8 @@ def fit(
     callbacks = list(callbacks or ())
     keeper = None
     if checkpoint_dir is not None:
-        if keras.backend.backend() != "tensorflow":
-            # Elsewhere a training that goes on has been seen to end with other weights.
-            raise value_error(
-                "checkpoint_dir",
-                str(checkpoint_dir),
-                f"none on {keras.backend.backend()}: resuming bit for bit holds on TensorFlow so far",
-                "KERAS_BACKEND=tensorflow, or plan.fit(model, x, y) without checkpoint_dir",
-            )
-        facts = {
-            "backend": keras.backend.backend(),
-            "data": identity.of_data(x, y, sample_weight),
-            "seed": identity.plain(seed),
-            "class_weight": identity.plain(arguments.get("class_weight")),
-            "callbacks": ", ".join(type(callback).__name__ for callback in callbacks),
-        }
+        data = x, y, sample_weight
+        facts = identity.of_training("plan.fit", data, seed, callbacks, arguments.get("class_weight"))
         keeper = Keeper(checkpoint_dir, save_every, plan, model, facts, on_change)
         plan = keeper.plan
         guard.check_model(plan, model)
@@ -65,8 +52,8 @@ def fit(
         if isinstance(callback, replan.Replans):
             plan = callback.replan(plan, keeper.epoch if keeper else 0)
     batches = Batches(plan.clock, x, y, sample_weight, seed)
-    if keeper:
-        build(model, batches.peek())
+    if keeper and (keeper.finished or keras.backend.backend() == "tensorflow"):
+        build(model, batches.peek())  # elsewhere `fit` does so before it can be restored
     verbose = 1 if verbose == "auto" else verbose
     shown = {"verbose": verbose, "epochs": plan.clock.epochs, "steps": None}
     training = OneTraining(callbacks, add_history=True, add_progbar=verbose != 0, model=model, **shown)
@@ -127,7 +114,7 @@ class OneTraining(keras.callbacks.CallbackList):
         self.begun = self.keeper.begun if self.keeper and epoch == self.first_epoch else 0
         self.set_params({**self.params, "epochs": clock.epochs, "steps": steps})
         if self.keeper:
-            self.keeper.pass_begins(epoch, first, steps, self.begun)
+            self.keeper.pass_begins(first, steps, self.begun)
         return steps
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -144,6 +131,8 @@ class OneTraining(keras.callbacks.CallbackList):
             self.keeper.restore()  # Keras has reset the metrics, and callbacks what they count in a pass
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if self.keeper and self.begun and batch == 0:
+            self.keeper.restore_generators()  # torch has drawn from its own where the pass was begun again
         super().on_train_batch_begin(self.begun + batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

@@ -9,6 +9,7 @@ import keras
 from kwarmup import applied
 from kwarmup.clock import Clock
 from kwarmup.errors import Code, value_error
+from kwarmup.optimizers.hyperparameter import Scheduling
 from kwarmup.plan import Plan
 from kwarmup.scaled import unscaled
 from kwarmup.schedule import Schedule
@@ -23,9 +24,9 @@ def check_model(plan: Plan, model: keras.Model, begun: int = 0) -> None:
         begun: updates that are over already.
 
     Raises:
-        ValueError: if the model is not compiled, if its optimizer follows another schedule, accumulates
-            another number of micro-batches, or has done another number of updates; or if the model
-            is distributed over another number of replicas.
+        ValueError: if the model is not compiled, if its optimizer follows another schedule or another clock,
+            accumulates another number of micro-batches, or has done another number of updates; or if the
+            model is distributed over another number of replicas.
     """
     optimizer: Any = getattr(model, "optimizer", None)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -41,6 +42,15 @@ def check_model(plan: Plan, model: keras.Model, begun: int = 0) -> None:
             "model.compile(SGD(plan.learning_rate), loss=...)",
         )
     inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
+    for name, scheduled in inner.schedules.items() if isinstance(inner, Scheduling) else ():
+        if scheduled.clock not in (None, plan.clock):
+            raise value_error(
+                name,
+                Code(f"{scheduled!r} in the optimizer, {plan.clock!r} in the plan"),
+                "the plan's clock in both",
+                f"kw.{type(inner).__name__}(plan.learning_rate, {name}={scheduled.profile!r}), "
+                "which takes the plan's",
+            )
     parts = inner.gradient_accumulation_steps or 1
     compare(
         "gradient_accumulation_steps",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import reprlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
+from kwarmup.optimizers.hyperparameter import Scheduling
 from kwarmup.scaled import unscaled
 from kwarmup.schedule import Schedule
 from kwarmup.state import fingerprint
@@ -26,6 +27,9 @@ def of_model(model: keras.Model) -> dict[str, Any]:
     settings.pop("inner_optimizer", None)
     if isinstance(unscaled(model.optimizer), Schedule):
         settings.pop("learning_rate", None)  # that is the plan's, which is compared by itself
+    if isinstance(inner, Scheduling):
+        # As their author wrote them; `guard` compares their clocks with the plan's.
+        settings |= {name: repr(schedule.profile) for name, schedule in inner.schedules.items()}
     compiled = _config(model.get_compile_config)
     return {
         "layers": [{"class": type(layer).__name__, **_config(layer.get_config)} for layer in _leaves(model)],
@@ -34,6 +38,24 @@ def of_model(model: keras.Model) -> dict[str, Any]:
             "class": ", ".join(dict.fromkeys([type(model.optimizer).__name__, type(inner).__name__]))
         },
         "settings": settings,
+    }
+
+
+def of_training(
+    trained_by: str,
+    data: tuple[Any, ...],
+    seed: int | None,
+    callbacks: Iterable[keras.callbacks.Callback],
+    class_weight: Any = None,
+) -> dict[str, Any]:
+    """Return what must be the same for a training to go on, beside plan and model."""
+    return {
+        "trained by": trained_by,
+        "backend": keras.backend.backend(),
+        "data": of_data(*data),
+        "seed": plain(seed),
+        "class_weight": plain(class_weight),
+        "callbacks": ", ".join(type(callback).__name__ for callback in callbacks),
     }
 
 

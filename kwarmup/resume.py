@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import json
 import signal
 import threading
 from collections.abc import Iterator
+from types import CodeType, FrameType
 from typing import Any
 
 import keras
@@ -60,7 +62,7 @@ class Keeper:
         self._facts = json.loads(json.dumps({**facts, "model": identity.of_model(model)}))
         self._folder = checkpoint.prepare(folder)
         self._asked_to_end = False
-        self._pass = self._first = self._steps = self._done = 0
+        self._first = self._steps = self._done = 0
         self._found = checkpoint.newest(self._folder)
         if self._found is not None:
             self._accept(self._found.facts, on_change)
@@ -96,8 +98,10 @@ class Keeper:
     def _check_place(self, facts: dict[str, Any]) -> None:
         """Does the plan that is given now stand where the one in the checkpoint stood?"""
         clock = self.plan.clock
-        if self.epoch <= clock.epochs and facts["place"] == self._place(self.epoch, self.begun):
-            return
+        if self.epoch <= clock.epochs:
+            tick = clock.first_micro_batch(self.epoch) + self.begun
+            if facts["place"] == self._place(tick):
+                return
         micro_batches, examples = facts["place"]
         raise value_error(
             "on_change",
@@ -108,10 +112,8 @@ class Keeper:
             'on_change="checkpoint", or another checkpoint_dir',
         )
 
-    def _place(self, epoch: int, begun: int) -> list[int]:
-        clock = self.plan.clock
-        tick = clock.first_micro_batch(epoch) + begun
-        return [tick, clock.examples_at(tick // clock.gradient_accumulation_steps)]
+    def _place(self, tick: int) -> list[int]:
+        return [tick, self.plan.clock.examples_at(tick // self.plan.clock.gradient_accumulation_steps)]
 
     def begin(self, training: keras.callbacks.CallbackList) -> None:
         """Take a training into care behind its callbacks' `on_train_begin`, and restore what there is of it."""
@@ -124,10 +126,16 @@ class Keeper:
         if self._found is not None:
             state.put(state.variables(self.model), self._found.arrays)
             self._callbacks.put(self._found.facts["callbacks"], self._found.arrays)
+            self.restore_generators()
 
-    def pass_begins(self, epoch: int, first: int, steps: int, begun: int) -> None:
-        """Note where training stands: before micro-batch `begun` of the `steps` of pass `epoch`."""
-        self._pass, self._first, self._steps, self._done = epoch, first, steps, begun
+    def restore_generators(self) -> None:
+        """Bring random generators to where they stood, again where something has drawn from them since."""
+        if self._found is not None:
+            state.put_generators(self._found.arrays)
+
+    def pass_begins(self, first: int, steps: int, begun: int) -> None:
+        """Note where training stands: before micro-batch `begun` of `steps` that follow the `first` of the run."""
+        self._first, self._steps, self._done = first, steps, begun
 
     def batch_ended(self, done: int) -> None:
         """Save if it is time, `done` micro-batches into the pass.
@@ -141,7 +149,7 @@ class Keeper:
         parts = self.plan.clock.gradient_accumulation_steps * self.every
         due = (self._first + before) // parts != (self._first + done) // parts
         if due or self._asked_to_end or self.model.stop_training:
-            self._save(self._pass, done)
+            self._save()
         if self._asked_to_end:
             raise Preempted(143)
 
@@ -152,41 +160,53 @@ class Keeper:
             Preempted: behind a SIGTERM.
         """
         if self._done == self._steps and not last:
-            self._save(self._pass + 1, 0)
+            self._save()
             if self._asked_to_end:
                 raise Preempted(143)
 
     def training_ended(self) -> None:
         """Save behind the callbacks' `on_train_end`, which may put other weights in place."""
         if self._done == self._steps:
-            self._save(self._pass + 1, 0, finished=True)
+            self._save(finished=True)
 
-    def _save(self, epoch: int, begun: int, finished: bool = False) -> None:
+    def _save(self, finished: bool = False) -> None:
+        clock, tick = self.plan.clock, self._first + self._done
+        epoch = bisect.bisect_right(range(1, clock.epochs + 1), tick, key=clock.first_micro_batch)
         # Asked of a callback, since on JAX a model has its variables in place only while one looks.
         model = self._training.model
         states, arrays = self._callbacks.take()
-        place = self._place(epoch, begun)
+        place = self._place(tick)
         facts = {
             "epoch": epoch,
-            "begun": begun,
+            "begun": tick - clock.first_micro_batch(epoch),
             "finished": finished,
             "place": place,
             "plan": self._plan,
             "facts": self._facts,
             "callbacks": states,
         }
-        arrays |= state.take(state.variables(model))
+        arrays |= state.take(state.variables(model)) | state.take_generators()
         checkpoint.write(self._folder, place[0], checkpoint.Checkpoint(facts, arrays))
 
     @contextlib.contextmanager
-    def watching_for_the_end(self) -> Iterator[None]:
-        """While inside, SIGTERM saves behind the batch at hand and then ends the process."""
+    def watching_for_the_end(self, within: CodeType | None = None) -> Iterator[None]:
+        """While inside, SIGTERM saves behind the batch at hand and then ends the process.
+
+        Args:
+            within: code without which nothing trains; if it is not running, the signal means what it did before.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield  # Python lets only the main thread handle signals.
             return
 
-        def ask(number: int, frame: Any) -> None:
-            self._asked_to_end = True
+        def ask(number: int, frame: FrameType | None) -> None:
+            while within is not None and frame is not None and frame.f_code is not within:
+                frame = frame.f_back
+            if frame is not None:
+                self._asked_to_end = True
+                return
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+            signal.raise_signal(number)
 
         before = signal.signal(signal.SIGTERM, ask)
         try:

@@ -68,6 +68,33 @@ def put(groups: dict[str, list[Any]], arrays: Arrays) -> None:
         variable.assign(value)
 
 
+def take_generators() -> Arrays:
+    """Return where the random generators stand that no variable of a model holds: torch's own, on torch.
+
+    Keras's dropout without a seed draws from those there, and torch's data loader does when it begins to read.
+    """
+    if keras.backend.backend() != "torch":
+        return {}
+    import torch
+
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    return {f"generators/{index}": state.numpy() for index, state in enumerate(states)}
+
+
+def put_generators(arrays: Arrays) -> None:
+    """Bring random generators to where they stood; those of devices that are not there are left out."""
+    stored = [
+        arrays[f"generators/{n}"] for n in range(sum(name.startswith("generators/") for name in arrays))
+    ]
+    if not stored or keras.backend.backend() != "torch":
+        return
+    import torch
+
+    torch.set_rng_state(torch.from_numpy(stored[0]))
+    for device, state in enumerate(stored[1 : 1 + torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(torch.from_numpy(state), device)
+
+
 def _other(received: str, stored: str) -> ValueError:
     return value_error(
         "model",

@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kwarmup import Plan, cosine, hold, linear, warmup
+from kwarmup import SGD, Plan, cosine, hold, linear, warmup
 
 EXAMPLES, EPOCHS, SAVE_EVERY = 240, 4, 2
 
@@ -33,9 +33,11 @@ def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plan() -> Plan:
+    # JAX compiles each batch size anew.
+    ramp = hold(2, epochs=1) >> hold(4) if keras.backend.backend() == "jax" else linear(to=4, epochs=2)
     return Plan(
         learning_rate=0.02 * (warmup(epochs=1, start=0.1) >> cosine(to=0.1)),
-        batch_size=12 * (hold(epochs=1) >> linear(to=4, epochs=2)),
+        batch_size=12 * (hold(epochs=1) >> ramp),
         examples=EXAMPLES,
         epochs=EPOCHS,
         scaling=0.5,
@@ -43,7 +45,7 @@ def plan() -> Plan:
 
 
 def model(plan: Plan) -> keras.Model:
-    """Not built, with dropout and batch statistics."""
+    """Not built, with dropout, batch statistics and a momentum that goes down and up again."""
     made = keras.Sequential(
         [
             keras.layers.Dense(16, activation="relu"),
@@ -52,7 +54,8 @@ def model(plan: Plan) -> keras.Model:
             keras.layers.Dense(1),
         ]
     )
-    made.compile(keras.optimizers.SGD(plan.learning_rate, momentum=0.9), "mse", metrics=["mae"])
+    momentum = 0.95 * (linear(to=0.85, epochs=1) >> cosine(to=1))
+    made.compile(SGD(plan.learning_rate, momentum=momentum), "mse", metrics=["mae"])
     return made
 
 
@@ -126,7 +129,8 @@ def main() -> None:
     )
     result = {
         "weights": [
-            np.asarray(v).tobytes().hex() for v in [*trained.variables, *trained.optimizer.variables]
+            keras.ops.convert_to_numpy(v).tobytes().hex()
+            for v in [*trained.variables, *trained.optimizer.variables]
         ],
         "history": history.history,
         "epoch": history.epoch,

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kwarmup import Plan, PlanWarning, Record, Schedule, cosine, hold, linear, warmup
+from kwarmup import SGD, Plan, PlanWarning, Record, Schedule, cosine, hold, linear, warmup
 
 pytestmark = pytest.mark.backend
 
@@ -156,10 +156,26 @@ def test_training_that_is_stopped_ends_once():
 PLAN = make_plan()
 
 
+def with_momentum(momentum):
+    model = make_model(PLAN)
+    model.compile(SGD(0.1, momentum=momentum), "mse")
+    return model
+
+
+def test_a_momentum_on_the_plans_clock_is_taken():
+    PLAN.fit(with_momentum(Schedule(0.9 * linear(to=0.8), PLAN.clock)), X, Y, verbose=0)
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
         (lambda: make_model(PLAN, Schedule(0.1 * hold())), "`learning_rate`: expected the plan's own"),
+        (
+            lambda: with_momentum(Schedule(0.9 * linear(to=0.8), PLAN.replace(epochs=5).clock)),
+            r"`momentum`: expected the plan's clock in both.\nReceived: Schedule\(0.9 \* linear\(to=0.8\), Clock\("
+            r"examples=200, epochs=5, batch_size=64\)\) in the optimizer, Clock\(examples=200, epochs=4, "
+            r"batch_size=64\) in the plan\nWrite: kw.SGD\(plan.learning_rate, momentum=0.9 \* linear\(to=0.8\)\), w",
+        ),
         (lambda: make_model(PLAN, parts=2), "Received: 2 in the optimizer, 1 in Clock"),
         (
             lambda: keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)]),
@@ -197,10 +213,3 @@ def test_data_of_another_length_than_the_plan_says_both_numbers(rows, words):
     # TensorFlow raises an error of its own around the one from the generator.
     with pytest.raises(Exception, match=f"(?s)expected 200 examples a pass.*Received: {words}"):
         PLAN.fit(make_model(PLAN), chunks, verbose=0)
-
-
-def test_checkpoints_are_refused_where_resuming_is_not_exact(tmp_path):
-    if keras.backend.backend() == "tensorflow":
-        return
-    with pytest.raises(ValueError, match="`checkpoint_dir`: expected none on"):
-        PLAN.fit(make_model(PLAN), X, Y, checkpoint_dir=tmp_path, verbose=0)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kwarmup import Schedule, hold, identity, warmup
+import kwarmup
+from kwarmup import Schedule, decay, hold, identity, linear, warmup
 
 
 def make(
@@ -60,6 +61,27 @@ def test_what_is_built_twice_is_the_same(arguments):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # keras.metrics.AUC on torch
         assert lines(build(**arguments), build(**arguments)) == []
+
+
+HYPERPARAMETERS = [
+    (kwarmup.SGD, "momentum", 0.9 * linear(to=0.5, steps=9), 0.9 * linear(to=0.6, steps=9)),
+    (kwarmup.SGD, "weight_decay", 0.1 * hold(steps=9), 0.2 * hold(steps=9)),
+    (kwarmup.Adam, "beta_1", 0.9 * linear(to=0.5, steps=9), 0.9 * linear(to=0.5, steps=8)),
+    (kwarmup.Adam, "epsilon", 1e-7 * hold(steps=9), 1e-7 * linear(to=0.5, steps=9)),
+    (kwarmup.AdamW, "beta_2", 0.9 * decay(steps=9, shape="sqrt"), 0.9 * decay(steps=9, shape="cosine")),
+    (kwarmup.AdamW, "weight_decay", 0.1 * hold(steps=9), 0.004),
+]
+
+
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, keras.optimizers.LossScaleOptimizer])
+@pytest.mark.parametrize(("optimizer", "name", "then", "now"), HYPERPARAMETERS)
+def test_a_profile_of_a_hyperparameter_is_said_as_its_author_wrote_it(optimizer, name, then, now, wrap):
+    one, same, other = (
+        make(optimizer=lambda v=v: wrap(optimizer(0.1, **{name: v}))) for v in (then, then, now)
+    )
+    assert lines(one, same) == []
+    shown = repr(repr(now)) if not isinstance(now, float) else repr(now)
+    assert lines(one, other) == [f"settings.{name}: {repr(then)!r} in the checkpoint, {shown} now"]
 
 
 def test_a_plans_schedule_is_the_plans_to_compare():

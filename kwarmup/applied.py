@@ -1,4 +1,4 @@
-"""What an optimizer has really done: how many updates, with which learning rate."""
+"""What an optimizer has really done: how many updates, with which learning rate and batch size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from kwarmup.private import schedule_of
-from kwarmup.scaled import Scaled
+from kwarmup.scaled import Scaled, unscaled
 from kwarmup.schedule import Schedule
 
 
@@ -43,3 +43,15 @@ def _at(rate: Any, tick: int) -> float:
     if isinstance(rate, Schedule):
         return float(rate.curve.at_tick(np.asarray(tick, "int64"), np, "int64", "float64"))
     return rate if isinstance(rate, float) else float(ops.convert_to_numpy(rate(tick)))
+
+
+def batch_size(optimizer: keras.optimizers.Optimizer) -> int | None:
+    """Return the batch size that the plan has for the last update; before the first update, for that one.
+
+    Known where the optimizer follows a kwarmup schedule whose clock has a batch size that moves; else `None`.
+    """
+    schedule = unscaled(optimizer)
+    clock = schedule.clock if isinstance(schedule, Schedule) else None
+    if clock is None or isinstance(clock.batch_size, int):
+        return None
+    return int(clock.batch_size_at(max(0, updates(optimizer) - 1)))

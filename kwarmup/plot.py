@@ -60,10 +60,7 @@ def plot_curve(curve: Curve, steps: int, path: Path | None = None, label: str = 
     _draw_curve(panels[0], places, curve(places), label)
     if sized:
         assert clock is not None
-        panels[1].plot(places, clock.batch_size_at(places), color=_ORANGE, drawstyle="steps-post")
-        panels[1].set_ylabel("batch size")
-        panels[1].set_ylim(bottom=0)
-        panels[1].yaxis.set_major_locator(_whole_numbers())
+        _draw_batch_size(panels[1], places, clock.batch_size_at(places))
     panels[-1].set_xlabel("update")
     panels[-1].set_xlim(0, max(1, steps - 1))
     panels[-1].xaxis.set_major_locator(_whole_numbers())
@@ -94,9 +91,9 @@ def plot_training(
     path: Path | None = None,
     updates: int | None = None,
 ) -> Figure:
-    """Draw the loss of each epoch, in training and validation, and below it the learning rate.
+    """Draw the loss of each epoch, in training and validation, below it the learning rate, then the batch size.
 
-    The part of the plan that was not carried out is drawn dotted.
+    The batch size has its panel where it moves. The part of the plan that was not carried out is drawn dotted.
 
     Args:
         history: lists by name, one value an epoch, as `fit` returns them; `None` and NaN leave a gap.
@@ -123,7 +120,10 @@ def plot_training(
     if not history.get("loss"):
         write = "plot_training(model.fit(...).history, plan)"
         raise value_error("history", dict(history), "a history with `loss`", write)
-    figure, (above, below) = _figure([2.6, 1.6])
+    clock = plan.clock
+    sized = not isinstance(clock.batch_size, int)
+    figure, panels = _figure([2.6, 1.6, 1.1] if sized else [2.6, 1.6])
+    above, below = panels[:2]
     losses = []
     for name, label, colour in (("loss", "training", _BLUE), ("val_loss", "validation", _ORANGE)):
         values = [math.nan if value is None else float(value) for value in history.get(name, ())]
@@ -135,18 +135,23 @@ def plot_training(
     above.set_ylabel("loss")
     above.legend(frameon=False)
     if losses and min(losses) > 0 and max(losses) > 30 * min(losses):
-        above.set_yscale("log")
-        above.yaxis.set_major_formatter("{x:g}")
+        _logarithmic(above)
     if updates is None:
-        updates = plan.clock.step_at(epochs=min(plan.clock.epochs, len(history["loss"])))
-    places = _sample(plan.curve, plan.clock.steps)
-    epochs = np.array([plan.clock.epoch_at(place) for place in places.tolist()])
+        updates = clock.step_at(epochs=min(clock.epochs, len(history["loss"])))
+    places = _sample(plan.curve, clock.steps)
+    epochs = _epochs_at(clock, places)
     rates = plan.curve(places)
     below.plot(epochs, rates, color=_GREY, linestyle=":")
     _draw_curve(below, epochs[places < updates], rates[places < updates], "learning rate")
-    below.set_xlabel("epoch")
-    below.set_xlim(0, plan.clock.epochs)
-    below.xaxis.set_major_locator(_whole_numbers())
+    if sized:
+        # A learning rate holds at an update, a batch size over all of it: up to where the next one begins.
+        for end, colour, style in ((clock.steps, _GREY, ":"), (min(updates, clock.steps), _ORANGE, "-")):
+            drawn = np.append(places[places < end], end)
+            sizes = clock.batch_size_at(np.minimum(drawn, clock.steps - 1))
+            _draw_batch_size(panels[2], _epochs_at(clock, drawn), sizes, colour, style)
+    panels[-1].set_xlabel("epoch")
+    panels[-1].set_xlim(0, clock.epochs)
+    panels[-1].xaxis.set_major_locator(_whole_numbers())
     return _written(figure, path)
 
 
@@ -169,6 +174,20 @@ def _draw_curve(panel: Axes, places: np.ndarray, values: np.ndarray, label: str)
         panel.set_ylim(bottom=0)
 
 
+def _draw_batch_size(
+    panel: Axes, places: np.ndarray, sizes: np.ndarray, colour: str = _ORANGE, style: str = "-"
+) -> None:
+    panel.plot(places, sizes, color=colour, linestyle=style, drawstyle="steps-post")
+    panel.set_ylabel("batch size")
+    panel.set_ylim(bottom=0)
+    panel.yaxis.set_major_locator(_whole_numbers(4))
+    panel.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def _epochs_at(clock: Clock, places: np.ndarray) -> np.ndarray:
+    return np.array([clock.epoch_at(place) for place in places.tolist()])
+
+
 def _sample(curve: Curve, steps: int) -> np.ndarray:
     """Return updates to draw: all of a short run, else one for each pixel and both sides of a boundary."""
     if steps <= 4_000:
@@ -180,7 +199,7 @@ def _sample(curve: Curve, steps: int) -> np.ndarray:
 
 def _mark_epochs(panel: Axes, clock: Clock, steps: int) -> None:
     places = np.unique(np.linspace(0, steps, 200).astype("int64"))
-    epochs = np.array([clock.epoch_at(place) for place in places.tolist()])
+    epochs = _epochs_at(clock, places)
     top = panel.secondary_xaxis(
         "top",
         functions=(
@@ -193,10 +212,19 @@ def _mark_epochs(panel: Axes, clock: Clock, steps: int) -> None:
     top.spines["top"].set_visible(False)
 
 
-def _whole_numbers() -> Any:
+def _logarithmic(panel: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _whole_numbers(parts: int = 9) -> Any:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(integer=True)
+    return MaxNLocator(parts, integer=True)
 
 
 def _written(figure: Figure, path: Path | None) -> Figure:

@@ -92,9 +92,32 @@ def test_what_was_not_reached_is_only_dotted(epochs, updates, drawn):
     assert (len(dotted), len(solid)) == (12, drawn)
 
 
+GROWING = PLAN.replace(batch_size=100 * (hold(epochs=1) >> hold(2)), scaling=1)
+
+
+def test_a_training_shows_its_batch_size_below_where_that_moves():
+    _, _, sizes = plot_training(HISTORY, GROWING).axes
+    assert (sizes.get_ylabel(), sizes.get_xlabel()) == ("batch size", "epoch")
+    dotted, solid = lines(sizes)
+    np.testing.assert_array_equal(solid, dotted)
+    # 10 updates, then 5 and 5; the last size holds to the end of the last epoch.
+    np.testing.assert_allclose(solid[:, 0], [*np.arange(10) / 10, *(1 + np.arange(11) / 5)])
+    assert solid[:, 1].tolist() == [100] * 10 + [200] * 11
+    assert all(line.get_drawstyle() == "steps-post" for line in sizes.get_lines())
+
+
+@pytest.mark.parametrize(("updates", "ends", "size"), [(12, 1.4, 200), (5, 0.5, 100), (10, 1, 200)])
+def test_the_batch_size_of_a_training_that_stopped_early(updates, ends, size):
+    sizes = plot_training({"loss": [1.0, 2.0]}, GROWING, updates=updates).axes[2]
+    dotted, solid = lines(sizes)
+    assert dotted[-1].tolist() == [3, 200]
+    assert solid[-1].tolist() == [ends, size]
+
+
 def test_losses_over_decades_are_on_a_logarithmic_axis():
     above, _ = plot_training({"loss": [2.0, 0.1, 0.001]}, PLAN).axes
     assert above.get_yscale() == "log"
+    assert [tick for tick in above.get_yticks() if 1e-3 <= tick <= 1e-2] == [0.001, 0.002, 0.005, 0.01]
     above, _ = plot_training({"loss": [2.0, 0.1, -0.001]}, PLAN).axes
     assert above.get_yscale() == "linear"
 

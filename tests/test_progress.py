@@ -1,13 +1,15 @@
 """Progress: the bar, the lines of the epochs, and what is left on a screen, in a file and after an error."""
 
 import io
+import re
+import time
 
 import keras
 import numpy as np
 import pytest
 from rich.console import Console
 
-from kwarmup import Record, Schedule, warmup
+from kwarmup import Plan, Record, Schedule, hold, linear, warmup
 from kwarmup.callbacks.progress import Progress
 
 X = np.ones((8, 1), "float32")
@@ -74,7 +76,7 @@ def test_a_screen_has_a_bar_that_fits_and_goes_away(width):
     assert "learning rate 0.000375" in text
     assert "validation" in text
     assert ("learning rate 0.000375  loss " in text) == (width >= 76)
-    assert progress._bar is None
+    assert progress._screen.bar is None
     assert text.count("\x1b[?25l") <= text.count("\x1b[?25h")  # the cursor is seen again
     frames = [frame for frame in text.replace("\n", "\r").split("\r") if "epoch 1/2" in frame]
     assert frames
@@ -91,7 +93,7 @@ def test_the_bar_counts_batches_up_to_the_whole():
             self.progress = progress
 
         def on_train_batch_end(self, batch, logs=None):
-            task = self.progress._bar.tasks[0]
+            task = self.progress._screen.bar.tasks[0]
             seen.append((task.completed, task.total))
 
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -99,7 +101,84 @@ def test_the_bar_counts_batches_up_to_the_whole():
     console = Console(file=io.StringIO(), force_terminal=True, legacy_windows=False)
     progress = Progress(console, seconds=0)
     model.fit(X, X, batch_size=3, epochs=2, verbose=0, callbacks=[progress, Watch(progress)])
-    assert seen == [(1, 6), (2, 6), (3, 6), (4, 6), (5, 6), (6, 6)]
+    assert seen == [(pytest.approx(n / 3), 2) for n in range(1, 7)]
+
+
+# A batch size that moves
+
+
+def grow(width=120, terminal=False, callbacks=(), **arguments):
+    """Train by a plan whose passes have 4, 2 and 1 batches; return what was written and how far the bar came."""
+    plan = Plan(
+        learning_rate=0.01 * linear(), batch_size=2 * (hold(epochs=1) >> hold(2, epochs=1) >> hold(4)),
+        examples=8, epochs=3,
+    )  # fmt: skip
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(plan.learning_rate), "mse")
+    file = io.StringIO()
+    console = Console(
+        file=file, width=width, height=40, force_terminal=terminal, color_system=None, legacy_windows=False
+    )
+    progress, seen = Progress(console, seconds=0), []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if terminal:
+                seen.append(progress._screen.bar.tasks[0].percentage)
+
+    try:
+        plan.fit(model, X, X, verbose=0, callbacks=[Record(), progress, Watch(), *callbacks], **arguments)
+    finally:
+        progress.stop()
+    return file.getvalue(), seen
+
+
+def test_passes_of_fewer_and_fewer_batches_fill_the_bar_evenly():
+    _, seen = grow(terminal=True)
+    thirds = [25 / 3, 50 / 3, 25, 100 / 3, 50, 200 / 3, 100]
+    assert seen == pytest.approx(thirds)
+
+
+def test_the_batch_size_stands_beside_the_learning_rate_where_it_moves():
+    lines = grow()[0].splitlines()
+    assert " ".join(lines[0].split()) == "epoch loss batch size learning rate"
+    assert [line.split()[2] for line in lines[1:]] == ["2", "4", "8"]
+    assert len(set(map(len, lines))) == 1
+    text, _ = grow(terminal=True)
+    assert "learning rate 0.005  batch size 4  loss " in text
+    assert "batch size" not in grow(90, terminal=True)[0].replace("\r", "\n").splitlines()[0]
+    assert "batch size" not in train(120, terminal=True)[0]
+
+
+@pytest.mark.parametrize("width", [46, 80, 99, 100, 120])
+def test_the_bar_fits_with_a_batch_size_in_it(width):
+    text, _ = grow(width, terminal=True)
+    frames = [frame for frame in text.replace("\n", "\r").split("\r") if "epoch 1/3" in frame]
+    assert any("batch size 2" in frame for frame in frames) == (width >= 100)
+    assert max(len(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame)) for frame in frames) <= width - 2
+
+
+class Stops(keras.callbacks.Callback):
+    """Stops once, within the second pass."""
+
+    wanted = True  # in the class: attributes of a callback are kept and restored
+
+    def on_train_batch_end(self, batch, logs=None):
+        if Stops.wanted and self.params["steps"] == 2:
+            Stops.wanted, self.model.stop_training = False, True
+
+
+def test_a_training_that_goes_on_does_so_on_a_screen_of_its_own(tmp_path, monkeypatch):
+    Stops.wanted = True
+    first, _ = grow(callbacks=[Stops()], checkpoint_dir=tmp_path)
+    assert [line.split()[0] for line in first.splitlines()] == ["epoch", "1/3", "2/3"]
+    # As if the machine had been started anew: its clock is far behind the one of the first process.
+    now = time.monotonic()
+    monkeypatch.setattr("kwarmup.callbacks.progress.time.monotonic", lambda: time.perf_counter() - now - 1e9)
+    second, seen = grow(terminal=True, callbacks=[Stops()], checkpoint_dir=tmp_path)
+    assert "epoch      loss" in second
+    assert "epoch 3/3" in second
+    assert seen == pytest.approx([200 / 3, 100])
 
 
 def test_the_screen_is_looked_at_only_now_and_then(monkeypatch):

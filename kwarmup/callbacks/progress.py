@@ -1,8 +1,9 @@
-"""A progress bar with the learning rate in it, and a line for each epoch."""
+"""A progress bar with learning rate and batch size in it, and a line for each epoch."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import keras
@@ -14,8 +15,22 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 
-#: Columns of a terminal from which the bar has the time left and the loss beside it.
-_WIDE = 76
+#: Columns of a terminal from which the bar has the time left and the loss beside it, and the batch size too.
+_WIDE, _WIDER = 76, 100
+
+
+@dataclass
+class _Screen:
+    """What is shown of one training.
+
+    An object of its own: plain attributes of a callback are kept with a checkpoint, but a training that goes
+    on does so on another screen, by a clock that began elsewhere.
+    """
+
+    bar: Bar | None = None
+    looked: float = 0.0
+    epoch: int = 0
+    columns: tuple[str, ...] = ()
 
 
 @final
@@ -29,7 +44,8 @@ class Progress(keras.callbacks.Callback):
         console: the rich console to write to; `None` for standard output.
         seconds: least time between two looks at the learning rate and at the screen.
 
-    The learning rate is the one that the last update used, as `Record` has it.
+    Learning rate and batch size are those of the last update, as `Record` has them; the batch size is shown
+    where it moves. The bar counts passes over the data, so it keeps its pace when the batch grows.
 
     Example:
 
@@ -48,43 +64,43 @@ class Progress(keras.callbacks.Callback):
         super().__init__()
         self._console = console
         self._seconds = seconds
-        self._bar: Bar | None = None
-        self._last = 0.0
-        self._epoch = 0
-        self._columns: tuple[str, ...] = ()
+        self._screen = _Screen()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         from rich.console import Console
 
         self._console = self._console or Console(soft_wrap=True)
-        self._columns, self._epoch = (), 0
-        self._start(self._console)
+        self._screen = _Screen(self._start(self._console))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._epoch = epoch
+        self._screen.epoch = epoch
         self._show(0, logs)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # The learning rate and the screen cost as much as a small training step: not at every one.
-        if time.monotonic() - self._last >= self._seconds:
+        if time.monotonic() - self._screen.looked >= self._seconds:
             self._show(batch + 1, logs)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], text="validation")
-            self._bar.refresh()
+        bar = self._screen.bar
+        if bar is not None:
+            bar.update(bar.task_ids[0], text="validation")
+            bar.refresh()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert self._console is not None
-        values = {name: value for name, value in (logs or {}).items() if name != "learning_rate"}
+        recorded = ("learning_rate", "batch_size")
+        values = {name: value for name, value in (logs or {}).items() if name not in recorded}
         values["learning rate"] = applied.learning_rate(self.model.optimizer)
+        batch_size = applied.batch_size(self.model.optimizer)
+        if batch_size is not None:
+            values["batch size"] = batch_size
         epochs = f"{epoch + 1}/{self.params['epochs']}"
-        width = 2 * len(str(self.params["epochs"])) + 1
-        if not self._columns:
-            self._columns = _fitting(values, max(5, width), self._console.width)
-            self._print("epoch".rjust(max(5, width)), self._columns)
-        shown = [_number(values.get(name)) for name in self._columns]
-        self._print(epochs.rjust(max(5, width)), shown)
+        width = max(5, 2 * len(str(self.params["epochs"])) + 1)
+        if not self._screen.columns:
+            self._screen.columns = _fitting(values, width, self._console.width)
+            self._print("epoch".rjust(width), self._screen.columns)
+        self._print(epochs.rjust(width), [_cell(name, values.get(name)) for name in self._screen.columns])
         self._show(self.params["steps"] or 0, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -92,19 +108,19 @@ class Progress(keras.callbacks.Callback):
 
     def stop(self) -> None:
         """Take the bar from the screen. Call it where an exception may have ended the training."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._screen.bar is not None:
+            self._screen.bar.stop()
+            self._screen.bar = None
 
-    def _start(self, console: Console) -> None:
+    def _start(self, console: Console) -> Bar | None:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         if not console.is_terminal or console.is_dumb_terminal:
-            return
-        total = self.params["epochs"] * self.params["steps"] if self.params["steps"] else None
+            return None
         epochs = self.params["epochs"]
         # What the words need, and three columns more: the ^C of a terminal must not begin a new line.
         words = 34 + 2 * len(str(epochs)) + 26 * (console.width >= _WIDE)
+        words += 20 * (console.width >= _WIDER and applied.batch_size(self.model.optimizer) is not None)
         columns = [
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=max(4, min(40, console.width - words))),
@@ -112,30 +128,40 @@ class Progress(keras.callbacks.Callback):
             TextColumn("{task.fields[text]}", markup=False),
         ]
         # Without a thread of its own nothing goes on drawing when an exception ends the training.
-        self._bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
-        self._bar.add_task("", total=total, epoch=f"1/{epochs}", text="starting")
-        self._bar.start()
+        bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
+        # In passes, since their number of batches may differ; None while nobody knows how long one is.
+        total = epochs if self.params["steps"] else None
+        bar.add_task("", total=total, epoch=f"1/{epochs}", text="starting")
+        bar.start()
         console.show_cursor(True)  # for the same reason
+        return bar
 
     def _show(self, batches: int, logs: dict[str, Any] | None) -> None:
-        if self._bar is None:
+        bar = self._screen.bar
+        if bar is None:
             return
         assert self._console is not None
-        self._last = time.monotonic()
+        self._screen.looked = time.monotonic()
         text = f"learning rate {_number(applied.learning_rate(self.model.optimizer))}"
+        batch_size = applied.batch_size(self.model.optimizer)
+        if batch_size is not None and self._console.width >= _WIDER:
+            text += f"  batch size {batch_size:,}"
         if logs and "loss" in logs and self._console.width >= _WIDE:
             text += f"  loss {_number(logs['loss'])}"
-        self._bar.update(
-            self._bar.task_ids[0],
-            completed=self._epoch * (self.params["steps"] or 0) + batches,
-            epoch=f"{self._epoch + 1}/{self.params['epochs']}",
+        steps, epoch = self.params["steps"], self._screen.epoch
+        bar.update(
+            bar.task_ids[0],
+            completed=epoch + min(1, batches / steps) if steps else 0,
+            epoch=f"{epoch + 1}/{self.params['epochs']}",
             text=text,
         )
-        self._bar.refresh()
+        bar.refresh()
 
     def _print(self, epoch: str, cells: Any) -> None:
         assert self._console is not None
-        line = "  ".join([epoch, *(c.rjust(_width(n)) for c, n in zip(cells, self._columns, strict=True))])
+        line = "  ".join(
+            [epoch, *(c.rjust(_width(n)) for c, n in zip(cells, self._screen.columns, strict=True))]
+        )
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -143,10 +169,14 @@ def _width(name: str) -> int:
     return max(8, len(name))
 
 
-def _number(value: Any) -> str:
-    """At most eight characters, so that columns stay in line from 999.9999 to 1.00e-09."""
+def _cell(name: str, value: Any) -> str:
     if value is None:
         return ""
+    return f"{value:,}" if name == "batch size" else _number(value)
+
+
+def _number(value: Any) -> str:
+    """At most eight characters, so that columns stay in line from 999.9999 to 1.00e-09."""
     value = float(value)
     if value == 0 or 0.01 <= abs(value) < 1e3:
         return f"{value:.4f}"
@@ -155,14 +185,15 @@ def _number(value: Any) -> str:
 
 def _fitting(values: dict[str, Any], used: int, width: int) -> tuple[str, ...]:
     """Return the names that fit into a line; the learning rate and the losses are the last to be left out."""
-    first = ["learning rate", "loss", "val_loss"]
+    first = ["learning rate", "loss", "val_loss", "batch size"]
     chosen = []
     for name in [name for name in first if name in values] + [name for name in values if name not in first]:
         used += 2 + _width(name)
         if used <= width:
             chosen.append(name)
 
-    def place(name: str) -> tuple[bool, bool, bool]:
-        return name == "learning rate", name.startswith("val_"), not name.endswith("loss")
+    def place(name: str) -> tuple[bool, bool, bool, bool]:
+        plain = name.endswith("loss")
+        return name == "learning rate", name == "batch size", name.startswith("val_"), not plain
 
     return tuple(sorted(chosen, key=place))

@@ -20,6 +20,9 @@ _NARROW = 72
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
+#: What a history holds beside metrics.
+_NO_METRICS = ("learning_rate", "batch_size")
+
 
 def console() -> Console:
     """Return the console of standard output; wide enough for every table where it is not a terminal."""
@@ -50,17 +53,41 @@ def chart(values: Sequence[float] | np.ndarray, rows: int = 4) -> list[str]:
 
 
 def plan_chart(plan: Plan, width: int) -> str:
-    """Return a chart of a plan's learning rate, its range at the left and the updates under it."""
+    """Return a chart of a plan's learning rate, its range at the left and the updates under it.
+
+    Where the batch size moves, its chart stands below, over the same updates.
+    """
+    clock = plan.clock
     # Between two columns there may be a peak or a jump; both lie where a phase begins or ends.
     ends = [rate for row in plan.rows for rate in row.learning_rates]
-    low, high = min(0.0, *ends), max(0.0, *ends)
-    margin = max(len(f"{low:.4g}"), len(f"{high:.4g}"))
+    marks = [f"{max(0.0, *ends):.4g}", f"{min(0.0, *ends):.4g}"]
+    moves = not isinstance(clock.batch_size, int)
+    largest = f"{max(segment.batch_size for _, segment in clock.segments_between(0, None)):,}"
+    margin = max(map(len, [*marks, largest] if moves else marks))
     columns = max(8, min(64, width - margin - 3))
-    lines = chart(plan.curve(np.linspace(0, plan.clock.steps - 1, columns).round().astype("int64")))
-    marks = [f"{high:.4g}", *[""] * (len(lines) - 2), f"{low:.4g}"]
-    lines = [f"{mark.rjust(margin)} │{line.rstrip()}" for mark, line in zip(marks, lines, strict=True)]
-    end = f"{plan.clock.steps:,} updates"
+    places = np.linspace(0, clock.steps - 1, columns).round().astype("int64")
+    lines = _marked(chart(plan.curve(places)), marks, margin)
+    if moves:
+        sizes = _marked(chart(clock.batch_size_at(places), rows=2), [largest, "0"], margin)
+        lines = ["learning rate", *lines, "batch size", *sizes]
+    end = f"{clock.steps:,} updates"
     return "\n".join([*lines, f"{' ' * margin}  0{end.rjust(columns - 1)}"])
+
+
+def _marked(lines: list[str], marks: list[str], margin: int) -> list[str]:
+    """Return the lines of a chart with its upper and its lower end at the left."""
+    left = [marks[0], *[""] * (len(lines) - 2), marks[1]]
+    return [f"{mark.rjust(margin)} │{line.rstrip()}" for mark, line in zip(left, lines, strict=True)]
+
+
+def scaled(plan: Plan) -> str:
+    """Return what is said behind a batch size that moves: how the learning rate goes with it."""
+    words = {
+        0: "",
+        0.5: "; the learning rate moves with its square root",
+        1: "; the learning rate moves with it",
+    }
+    return words[plan.scaling]
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
@@ -108,7 +135,7 @@ def steps_table(plan: Plan, endless: bool) -> Table:
 
 def results_table(last: Mapping[str, float]) -> Table:
     """Return the metrics of the last epoch, training beside validation."""
-    names = [name for name in last if not name.startswith("val_") and name != "learning_rate"]
+    names = [name for name in last if not name.startswith("val_") and name not in _NO_METRICS]
     names.sort(key=lambda name: name != "loss")
     rows = [(name, _digits(last[name]), _digits(last.get(f"val_{name}"))) for name in names]
     return table(("last epoch", "training", "validation"), rows)

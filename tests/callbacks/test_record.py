@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kwarmup import Record, Schedule, WarmupDecay, cosine, linear, warmup
+from kwarmup import Plan, Record, Schedule, WarmupDecay, cosine, hold, linear, warmup
 
 pytestmark = pytest.mark.backend
 
@@ -91,14 +91,44 @@ def test_csv_logger_sees_it(tmp_path):
         assert [float(row["learning_rate"]) for row in csv.DictReader(file)] == [0.75, 0.625, 0.125]
 
 
+def test_a_batch_size_that_moves_is_recorded_for_the_same_update():
+    class Sizes(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append((logs["learning_rate"], logs["batch_size"]))
+
+    plan = Plan(
+        learning_rate=8.0 * linear(),
+        batch_size=3 * (hold(epochs=1) >> hold(2)),
+        examples=8,
+        epochs=2,
+        scaling=1,
+    )
+    seen, model = [], keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(plan.learning_rate), "mse")
+    history = plan.fit(model, X, X, verbose=0, callbacks=[Record("batch"), Sizes()])
+    # The third batch holds two examples, the last one too; the plan's size for them is 3, then 6.
+    assert seen == [(8, 3), (6.5, 3), (5, 3), (8, 6), (2, 6)]
+    assert history.history["batch_size"] == [3, 6]
+
+
+@pytest.mark.parametrize("batch_size", [4, 2 * hold()], ids=str)
+def test_a_batch_size_is_recorded_where_it_is_a_profile(batch_size):
+    plan = Plan(learning_rate=0.1, batch_size=batch_size, examples=8, epochs=2)
+    _, history = fit(keras.optimizers.SGD(plan.learning_rate), Record(), epochs=2)
+    assert history.history.get("batch_size") == (None if batch_size == 4 else [2, 2])
+
+
 def test_a_word_that_is_no_interval_is_refused():
     with pytest.raises(ValueError, match='`every`: expected "epoch" or "batch"'):
         Record("step")
 
 
 def test_before_any_update_it_is_the_first_one():
-    from kwarmup.applied import learning_rate
+    from kwarmup.applied import batch_size, learning_rate
 
-    optimizer = keras.optimizers.SGD(Schedule(0.5 * cosine(steps=4)))
+    plan = Plan(
+        learning_rate=0.5 * cosine(), batch_size=2 * (hold(epochs=1) >> hold(3)), examples=8, epochs=3
+    )
+    optimizer = keras.optimizers.SGD(plan.learning_rate)
     optimizer.build([keras.Variable([1.0])])
-    assert learning_rate(optimizer) == 0.5
+    assert (learning_rate(optimizer), batch_size(optimizer)) == (0.5, 2)

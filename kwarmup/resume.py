@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from kwarmup import checkpoint, identity, state
-from kwarmup.errors import Code, value_error
+from kwarmup.errors import Code, message, value_error
 from kwarmup.plan import Plan
 from kwarmup.profile import Profile
 from kwarmup.scaled import unscaled
@@ -25,6 +25,19 @@ _SHOWN = 12
 
 class Preempted(SystemExit):
     """Training was asked to end by SIGTERM and has been saved; the process ends with code 143."""
+
+
+class OtherTraining(ValueError):
+    """A checkpoint of another training than the one that is to go on.
+
+    Args:
+        text: the whole message.
+        differences: in what the two differ, a line each.
+    """
+
+    def __init__(self, text: str, differences: list[str]):
+        super().__init__(text)
+        self.differences = differences
 
 
 class Keeper:
@@ -76,14 +89,16 @@ class Keeper:
             refused = [] if on_change == "override" else planned + changed
         if refused:
             more = [f"and {len(refused) - _SHOWN} more"] if len(refused) > _SHOWN else []
-            raise value_error(
+            lines = [*refused[:_SHOWN], *more]
+            text = message(
                 "checkpoint_dir",
-                Code("\n  ".join([f"{self._folder}, begun with", *refused[:_SHOWN], *more])),
+                Code("\n  ".join([f"{self._folder}, begun with", *lines])),
                 "a folder that is empty, or holds checkpoints of this same training",
                 "the same plan, model, data and callbacks as before; another checkpoint_dir; "
                 'on_change="override", to go on with what is given now'
                 + (' or "checkpoint", to go on by the plan as it was' if planned and not changed else ""),
             )
+            raise OtherTraining(text, lines)
         self.epoch, self.begun, self.finished = facts["epoch"], facts["begun"], facts["finished"]
         if planned and on_change == "checkpoint":
             self.plan, self._plan = Plan.from_dict(facts["plan"]), facts["plan"]

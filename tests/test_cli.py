@@ -187,6 +187,43 @@ def test_a_chart_has_its_peak_and_its_updates(width):
     assert max(map(len, lines)) <= width
 
 
+@pytest.mark.parametrize("width", [20, 60, 200])
+def test_a_batch_size_that_moves_has_a_chart_of_its_own(width):
+    plan = Plan(learning_rate=0.1, batch_size=50 * (hold(epochs=1) >> hold(20)), examples=10_000, epochs=3)
+    lines = plan_chart(plan, width).splitlines()
+    assert (lines[0], lines[5]) == ("learning rate", "batch size")
+    assert lines[1].startswith("  0.1 │")
+    assert lines[6].startswith("1,000 │")
+    assert lines[7].startswith("    0 │")
+    # 200 updates of 50, then 20 of 1,000: what is drawn is as long as the updates are many.
+    drawn = lines[6].partition("│")[2]
+    assert set(drawn) == {" ", "█"}
+    assert drawn.count("█") / len(drawn) == pytest.approx(20 / 220, abs=1 / len(drawn))
+    assert lines[-1].endswith("220 updates")
+    assert max(map(len, lines)) <= width
+
+
+GROWING = ["--examples", "10000", "--epochs", "3", "--batch-size", "50 * (hold(epochs=1) >> hold(4))"]
+
+
+def test_a_plan_whose_batch_size_moves():
+    lines = shown(CLOCKED.replace("=5", "=1"), *GROWING, "--scaling", "1").splitlines()
+    words = "batch size 50 * (hold(epochs=1) >> hold(4)); the learning rate moves with it"
+    assert lines[1:3] == [words, "learning rate"]
+    assert any(line.split()[-4:] == ["200", "0.4", "→", "9.869e-05"] for line in lines)
+    assert "300 updates, 3 epochs of 10,000 examples" in lines
+    plan = Plan.from_json(shown("0.1", *GROWING, "--scaling", "0.5", "--multiple-of", "25", "--json"))
+    size = 50 * (hold(epochs=1) >> hold(4))
+    made = Plan(learning_rate=0.1, batch_size=size, examples=10_000, epochs=3, scaling=0.5, multiple_of=25)
+    assert plan == made
+
+
+def test_a_plan_is_given_a_batch_size_that_moves(tmp_path, plan):
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    text = shown(str(tmp_path / "plan.json"), "--batch-size", "250 * (hold(epochs=1) >> hold(4))")
+    assert "6 updates, 3 epochs of 1,000 examples" in text
+
+
 # Files and folders
 
 
@@ -290,6 +327,16 @@ WRONG = [
     ([EXPRESSION, "--plot", "a.xyz"], "--plot: `path`: expected a name that ends in .png, .svg or .pdf."),
     ([EXPRESSION, "--plot", "no/such/folder/a.png"], "--plot: "),
     (["0.1", "--epochs", "0"], "Invalid value for '--epochs'"),
+    (["0.1", *CLOCK, "--batch-size", "0"], "Invalid value for '--batch-size': 0 is not a number of examples"),
+    (
+        ["0.1", *CLOCK, "--batch-size", "6 * hodl()"],
+        "--batch-size: `hodl` cannot be called here; did you mean",
+    ),
+    (["0.1", *CLOCK, "--scaling", "3"], "Invalid value for '--scaling'"),
+    (
+        ["0.1", "--steps", "9", "--scaling", "1"],
+        "--steps is for profiles without a clock; leave it out, or --scaling.",
+    ),
     (["x" * 5_000], "means nothing here"),
 ]
 

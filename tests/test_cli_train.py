@@ -1,5 +1,6 @@
 """`kwarmup train`: the default run, data and models of the user, Ctrl-C, and what it refuses."""
 
+import itertools
 import json
 import os
 import pty
@@ -17,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import kwarmup
-from kwarmup import Plan, Schedule, cosine, warmup
+from kwarmup import Plan, Schedule, cosine, hold, linear, warmup
 from kwarmup.cli import main, models, training
 from kwarmup.cli.data import Data
 from kwarmup.cli.errors import UserError
@@ -57,6 +58,11 @@ def folder(tmp_path, monkeypatch):
         "def unfit():\n"
         "    model = flat(units=3)\n"
         "    model.compile('sgd', 'categorical_crossentropy')\n"
+        "    return model\n"
+        "def accumulating():\n"
+        "    model = flat()\n"
+        "    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)\n"
+        "    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), loss)\n"
         "    return model\n"
         "def large(): return flat(shape=(9, 6, 1))\n"
         "def one(): return flat(units=1)\n"
@@ -159,8 +165,10 @@ def test_ctrl_c_keeps_what_was_trained(folder):
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "")
     assert "Stopped by Ctrl-C; what was trained is kept." in out
+    assert out.splitlines()[-1] == "The same command with --resume goes on with it."
     version = folder / "saved_models" / "squares" / "1"
-    assert {entry.name for entry in version.iterdir()} == FILES
+    assert {entry.name for entry in version.iterdir()} == FILES | {"checkpoints"}
+    assert [entry.name for entry in version.parent.iterdir()] == ["1"]
     metrics, history = read(version, "metrics.json"), read(version, "history.json")
     assert metrics["interrupted"] is True
     assert len(history["loss"]) == len(history["val_loss"]) == -(-metrics["updates"] // 10)
@@ -169,7 +177,7 @@ def test_ctrl_c_keeps_what_was_trained(folder):
     assert int(model.optimizer.iterations) == metrics["updates"]
 
 
-def test_a_second_ctrl_c_gives_it_up(folder):
+def test_a_second_ctrl_c_stops_at_once(folder):
     process = start(folder)
     process.send_signal(signal.SIGINT)
     for line in process.stdout:
@@ -178,9 +186,8 @@ def test_a_second_ctrl_c_gives_it_up(folder):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert err == "Stopped; nothing was kept.\n"
-    kept = folder / "saved_models" / "squares"
-    assert not kept.exists() or list(kept.iterdir()) == []
+    assert err == "Stopped at once. The same command with --resume goes on with it.\n"
+    assert [entry.name for entry in (folder / "saved_models" / "squares").iterdir()] == ["checkpoints"]
 
 
 def test_ctrl_c_before_the_training_keeps_nothing(folder):
@@ -191,7 +198,7 @@ def test_ctrl_c_before_the_training_keeps_nothing(folder):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "Stopped; nothing was kept."
+    assert err.splitlines()[-1] == "Stopped before the training began."
     assert not (folder / "saved_models").exists()
 
 
@@ -219,6 +226,293 @@ def test_a_terminal_sees_a_bar_and_gets_its_cursor_back(folder):
     assert "checking it in a fresh process" in text
     assert "oneDNN" not in text
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l")
+
+
+# A batch size that moves
+
+GROWING = ["--batch-size", "4 * (hold(epochs=1) >> linear(to=4, epochs=2) >> hold(4))", "--scaling", "0.5"]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_batch_size_that_moves(folder):
+    text = trained(*FLAT, "--epochs", "4", *GROWING)
+    assert (
+        "Batch size 4 * (hold(epochs=1) >> linear(epochs=2, to=4) >> hold(4)); "
+        "the learning rate moves with its square root\n"
+    ) in text
+    assert "4 → 16" in text
+    version = "saved_models/squares/1"
+    plan = Plan.from_dict(read(version, "plan.json"))
+    profile = 0.1 * (warmup(fraction=0.1) >> cosine())
+    size = 4 * (hold(epochs=1) >> linear(to=4, epochs=2) >> hold(4))
+    assert plan == Plan(learning_rate=profile, batch_size=size, examples=40, epochs=4, scaling=0.5)
+    history = read(version, "history.json")
+    assert history["batch_size"] == [4, 9, 15, 16]
+    lasts = [plan.clock.step_at(epochs=epoch) - 1 for epoch in range(1, 5)]
+    np.testing.assert_allclose(history["learning_rate"], plan.curve(lasts), atol=1e-7)
+    assert f"{plan.clock.steps} of {plan.clock.steps} updates" in text
+    assert read(version, "metrics.json")["batch_size"] == 16
+    assert "batch_size" not in text  # neither a column of the epochs nor a metric
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_sizes_of_a_ramp_are_rounded(folder):
+    trained(*FLAT, "--epochs", "3", "--batch-size", "4 * linear(to=4)", "--multiple-of", "4")
+    clock = Plan.from_dict(read("saved_models/squares/1", "plan.json")).clock
+    assert set(clock.batch_size_at(np.arange(clock.steps)).tolist()) == {4, 8, 12, 16}
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_optimizer_that_accumulates_is_counted_in_updates(folder):
+    arguments = [*SQUARES, "--model", "my_networks:accumulating", "--epochs", "3"]
+    assert "15 of 15 updates" in trained(*arguments, "--batch-size", "8")
+    assert read("saved_models/squares/1", "plan.json")["gradient_accumulation_steps"] == 2
+    assert "sizes that divide by gradient_accumulation_steps" in run(*arguments, "--batch-size", "5").stderr
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("given", "passed"), [([], None), (["--max-device-batch", "4"], 4)])
+def test_the_limit_of_the_device_is_handed_on_where_it_is_given(folder, monkeypatch, given, passed):
+    def fit(plan, *data, **arguments):
+        assert arguments.pop("max_device_batch", None) == passed
+        assert arguments["validation_batch_size"] == 40 if passed is None else 32
+        return real(plan, *data, **arguments)
+
+    real = Plan.fit
+    monkeypatch.setattr(Plan, "fit", fit)
+    trained(*FLAT, "--epochs", "1", *given)
+
+
+# Training that goes on
+
+
+def weights(version):
+    """Return everything in the SavedModel of a version."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(Path(version) / "variables" / "variables"))
+    # The names of layers, which count up within a process, are in there too.
+    names = [name for name in reader.get_variable_to_shape_map() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def assert_same(version, expected):
+    """Are two versions of the same training, except for the time that it took?"""
+    found, wanted = weights(version), weights(expected)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value)
+    assert read(version, "history.json") == read(expected, "history.json")
+    metrics = [read(folder, "metrics.json") for folder in (version, expected)]
+    assert {**metrics[0], "seconds": 0} == {**metrics[1], "seconds": 0}
+
+
+def entries(folder):
+    return sorted(entry.name for entry in Path(folder).iterdir())
+
+
+SHORT = ["--model", "my_networks:flat", "--optimizer", "adam", *SQUARES, *GROWING, "--epochs", "4"]
+RUN, UNDISTURBED = ["--output", "run"], ["--output", "undisturbed"]
+AGAIN = "The same command with --resume goes on with it."
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_to_the_same_weights(folder, unchecked):
+    arguments = [*SQUARES, *GROWING, "--epochs", "60"]
+    command = [*COMMAND, *arguments, *RUN]
+    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.split()[:1] == ["3/60"]:
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert entries("run") == ["checkpoints"]
+    assert "Going on behind update " in trained(*arguments, *RUN, "--resume")
+    trained(*arguments, *UNDISTURBED)
+    assert_same("run/1", "undisturbed/1")
+    assert entries("run") == ["1"]
+    assert set(entries("run/1")) == FILES
+
+
+class Pressed(Interrupt):
+    """Ctrl-C when it is looked for, for the n-th time: before each pass, and behind each batch."""
+
+    looks = 0
+
+    def __init__(self):
+        self._looked = 0
+        super().__init__()
+
+    @property
+    def requested(self):
+        self._looked += 1
+        return self._looked >= Pressed.looks
+
+    @requested.setter
+    def requested(self, value):
+        pass
+
+
+# The passes have 10, 7, 4 and 3 batches.
+PRESSED = {"first batch": 2, "within a pass": 15, "last batch of a pass": 19, "before a pass": 20}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("looks", PRESSED.values(), ids=list(PRESSED))
+def test_a_stopped_training_is_kept_and_goes_on(folder, monkeypatch, looks):
+    monkeypatch.setattr(training, "_laps", lambda: itertools.repeat(1.0))  # a second a batch
+    trained(*SHORT, *UNDISTURBED)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "Interrupt", Pressed)
+        patch.setattr(Pressed, "looks", looks)
+        result = run(*SHORT, *RUN)
+    assert result.exit_code == 130, result.output
+    assert result.stdout.splitlines()[-1] == AGAIN
+    assert set(entries("run/1")) == FILES | {"checkpoints"}
+    metrics = read("run/1", "metrics.json")
+    assert metrics["interrupted"] is True
+    assert metrics["updates"] == {2: 1, 15: 13, 19: 17, 20: 17}[looks]
+    # Another training may begin beside it, since nothing is lost by it.
+    assert run(*SHORT, *RUN, "--resume", "--epochs", "5").exit_code == 2
+
+    text = trained(*SHORT, *RUN, "--resume")
+    assert f"Going on behind update {metrics['updates']} of 24." in text
+    assert_same("run/2", "undisturbed/1")
+    assert read("run/2", "metrics.json")["seconds"] == read("undisturbed/1", "metrics.json")["seconds"]
+    assert entries("run") == ["1", "2"]
+    assert set(entries("run/1")) == set(entries("run/2")) == FILES
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_passes_of_one_batch_can_be_stopped_too(folder, monkeypatch):
+    monkeypatch.setattr(training, "Interrupt", Pressed)
+    monkeypatch.setattr(Pressed, "looks", 4)
+    assert run(*FLAT, "--batch-size", "40", "--epochs", "5", *RUN).exit_code == 130
+    assert read("run/1", "metrics.json")["updates"] == 2
+    assert len(read("run/1", "history.json")["loss"]) == 2
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_ctrl_c_in_the_very_last_batch_comes_too_late(folder, monkeypatch):
+    monkeypatch.setattr(training, "Interrupt", Pressed)
+    monkeypatch.setattr(Pressed, "looks", 28)
+    assert "24 of 24 updates" in trained(*SHORT, *RUN)
+    assert read("run/1", "metrics.json")["interrupted"] is False
+    assert entries("run") == ["1"]
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """Do something behind the n-th batch."""
+
+    def do(batch, act):
+        def batch_ends(self, index, logs=None):
+            done.append(index)
+            if len(done) == batch:
+                act()
+
+        done = []
+        monkeypatch.setattr(training._Watch, "batch_ends", batch_ends)
+
+    return do
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_sigterm_saves_and_says_how_to_go_on(folder, at):
+    trained(*SHORT, *UNDISTURBED)
+    at(13, lambda: signal.raise_signal(signal.SIGTERM))
+    result = run(*SHORT, *RUN)
+    assert (result.exit_code, result.stderr) == (143, f"Stopped by SIGTERM; the training is saved. {AGAIN}\n")
+    assert entries("run") == ["checkpoints"]
+    assert "Going on behind update 13 of 24." in trained(*SHORT, *RUN, "--resume")
+    assert_same("run/1", "undisturbed/1")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_training_that_is_left_at_once_goes_on_from_its_last_checkpoint(folder, at):
+    trained(*SHORT, *UNDISTURBED)
+    at(13, stop)
+    result = run(*SHORT, *RUN)
+    assert (result.exit_code, result.stderr) == (130, f"Stopped at once. {AGAIN}\n")
+    # Forgetting --resume loses nothing.
+    again = run(*SHORT, *RUN)
+    assert again.exit_code == 2
+    assert "run/checkpoints holds a training that has not come to its end" in again.stderr
+    assert "Going on behind update 10 of 24." in trained(*SHORT, *RUN, "--resume")
+    assert_same("run/1", "undisturbed/1")
+
+
+def test_a_training_that_is_left_before_its_first_checkpoint_leaves_nothing(folder, at):
+    at(3, stop)
+    result = run(*SHORT, *RUN)
+    assert (result.exit_code, result.stderr) == (130, "Stopped; nothing was kept.\n")
+    assert entries("run") == []
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_with_nothing_to_go_on_with_a_training_begins(folder):
+    assert "There is nothing to go on with in run: a training begins." in trained(*SHORT, *RUN, "--resume")
+    assert "There is nothing to go on with in run: a training begins." in trained(*SHORT, *RUN, "--resume")
+    assert entries("run") == ["1", "2"]
+
+
+OTHER = [
+    (["--epochs", "5"], "epochs: 4 in the checkpoint, 5 now"),
+    (["--seed", "1"], "seed: 0 in the checkpoint, 1 now"),
+    (["--scaling", "1"], "scaling: 0.5 in the checkpoint, 1 now"),
+    (["--batch-size", "8"], "batch_size: '4 * (hold(epochs=1)"),
+    (["--peak", "0.01"], "learning_rate: '0.001 * (warmup(fraction=0.1) >> cosine())' in the checkpoint"),
+    (["--optimizer", "sgd"], "optimizer.class: 'Adam' in the checkpoint, 'SGD' now"),
+]
+
+
+def test_what_is_left_of_a_failed_export_and_other_options(folder, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "export", fail)
+        result = run(*SHORT, *RUN)
+    assert result.exit_code == 2
+    assert "No space left on device\nThe training itself is not lost: the same command with" in result.stderr
+    kept = entries("run/checkpoints")
+    for other, words in OTHER:
+        result = run(*SHORT, *RUN, "--resume", *other)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("Error: --resume: run/checkpoints was begun with other options:\n  ")
+        assert words in result.stderr
+        assert result.stderr.endswith("to begin another training, another --output.\n")
+    assert entries("run/checkpoints") == kept
+
+    monkeypatch.setattr(sys.modules["kwarmup.export"], "check", lambda *_: None)
+    assert (
+        "epoch  " not in trained(*SHORT, *RUN, "--resume").partition("last epoch")[0].partition("cosine")[2]
+    )
+    trained(*SHORT, *UNDISTURBED)
+    assert_same("run/1", "undisturbed/1")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_disk_that_is_full_for_checkpoints_is_told_and_training_goes_on(folder, monkeypatch):
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kwarmup.checkpoint._flush", full)
+    text = trained(*SHORT, *RUN)
+    assert text.count("Warning: No checkpoint was written at step ") == 4
+    assert "24 of 24 updates" in text
+    assert entries("run") == ["1"]
+
+
+def test_a_folder_for_checkpoints_that_cannot_be_written(folder):
+    (folder / "run").mkdir()
+    (folder / "run" / "checkpoints").write_text("a file")
+    result = run(*SHORT, *RUN)
+    assert result.exit_code == 2
+    assert "`checkpoint_dir`: expected a folder that can be written" in result.stderr
 
 
 # Data and networks of the user
@@ -331,7 +625,18 @@ REFUSED = [
     (["--data", "none.npz"], "There is no file none.npz"),
     (["--data", "cifar"], "There is no data 'cifar'"),
     (["--batch-size", "2000"], "--batch-size 2,000 is more than the 1,438 training examples of digits"),
-    (["--batch-size", "0"], "Invalid value for '--batch-size'"),
+    (["--batch-size", "0"], "Invalid value for '--batch-size': 0 is not a number of examples"),
+    (["--batch-size", "2.5"], "Invalid value for '--batch-size': 2.5 is not a number of examples"),
+    (["--batch-size", "nan"], "Invalid value for '--batch-size': nan is not a number of examples"),
+    (
+        ["--batch-size", "8 * (hold(4) >> hodl(2))"],
+        "--batch-size: `hodl` cannot be called here; did you mean `hold`?\n  8 * (hold(4) >> hodl(2))\n",
+    ),
+    (["--batch-size", "8 * hold(2)", "--profile", "hold(epochs=30)"], "phases that fit into the run"),
+    (["--batch-size", "8 * (hold(epochs=30) >> hold(2))"], "`batch_size`: expected phases that fit into the"),
+    (["--scaling", "2"], "Invalid value for '--scaling'"),
+    (["--max-device-batch", "0"], "Invalid value for '--max-device-batch'"),
+    (["--multiple-of", "0"], "Invalid value for '--multiple-of'"),
     (["--epochs", "3", "--profile", "warmup(epochs=5) >> cosine()"], "phases"),
     (
         ["--optimizer", "adamm"],

@@ -119,6 +119,12 @@ def default_peak(base: keras.optimizers.Optimizer) -> float:
     return float(f"{rate:.6g}")  # 0.001, not the float32 0.0010000000474974513
 
 
+def accumulation(base: keras.optimizers.Optimizer) -> dict[str, int]:
+    """Return the micro-batches that make an update of an optimizer, as the plan is to count them; mostly none."""
+    parts = base.get_config().get("gradient_accumulation_steps")
+    return {"gradient_accumulation_steps": parts} if parts else {}
+
+
 def compiled(
     model: keras.Model, base: keras.optimizers.Optimizer, learning_rate: Any, data: Data
 ) -> keras.Model:

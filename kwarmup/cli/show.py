@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from kwarmup.cli.batch_size import BatchSize, Scaling
+
 
 @click.command()
 @click.argument("target")
@@ -14,7 +16,23 @@ import click
     "--examples", type=click.IntRange(min=1), metavar="NUMBER", help="Training examples in one epoch."
 )
 @click.option("--epochs", type=click.IntRange(min=1), metavar="NUMBER", help="Passes over the data.")
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="NUMBER", help="Examples per update.")
+@click.option(
+    "--batch-size",
+    type=BatchSize(),
+    metavar="EXPRESSION",
+    help="Examples per update: a number, or a profile in which it moves.",
+)
+@click.option(
+    "--multiple-of",
+    type=click.IntRange(min=1),
+    metavar="NUMBER",
+    help="Rounds the sizes of a profile in which the batch size moves.",
+)
+@click.option(
+    "--scaling",
+    type=Scaling(),
+    help="Moves the learning rate with the batch size: not, by the square-root rule, or by the linear rule.",
+)
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
@@ -31,24 +49,23 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON, which `kwarmup show` reads again.")
 def command(
     target: str,
-    examples: int | None,
-    epochs: int | None,
-    batch_size: int | None,
     steps: int | None,
     picture: Path | None,
     as_json: bool,
+    **clock: Any,
 ) -> None:
     """Show a profile or a plan: its curve, its phases and its updates.
 
     TARGET is an expression, a plan.json, or the folder of a run that `kwarmup train` wrote.
     An expression is read, never run as code. Lengths in epochs, examples and fractions need a clock:
-    --examples, --epochs and --batch-size; with a plan, these change it.
+    --examples, --epochs and --batch-size; with a plan, these change it. The batch size may be a
+    profile too; then --scaling says how the learning rate goes with it.
 
     \b
     Examples:
       kwarmup show "0.1 * (warmup(steps=500) >> cosine(steps=9_500))"
       kwarmup show "0.1 * (warmup(epochs=5) >> cosine())" \\
-          --examples 50000 --epochs 90 --batch-size 256
+          --examples 50000 --epochs 90 --batch-size "64 * (hold(epochs=9) >> hold(4))"
       kwarmup show "0.1 * one_cycle(total_steps=10_000)" --plot one_cycle.svg
       kwarmup show saved_models/digits
     """
@@ -56,7 +73,6 @@ def command(
     from kwarmup.cli.subject import read
     from kwarmup.cli.terminal import console as make_console
 
-    clock = {"examples": examples, "epochs": epochs, "batch_size": batch_size}
     subject = read(target, {name: value for name, value in clock.items() if value is not None}, steps)
     if picture is not None:
         with user_error("--plot: "):

@@ -20,6 +20,7 @@ from kwarmup.plan import Plan, PlanWarning
 from kwarmup.profile import Profile
 
 _CLOCK = {"examples": "--examples", "epochs": "--epochs", "batch_size": "--batch-size"}
+_OPTIONS = {**_CLOCK, "multiple_of": "--multiple-of", "scaling": "--scaling"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Subject:
         """Return what is printed, from above to below, in a terminal of so many columns."""
         plan, clock = self.plan, self.plan.clock
         yield repr(plan.profile)
+        if not isinstance(clock.batch_size, int):
+            yield f"batch size {clock.batch_size!r}{terminal.scaled(plan)}"
         yield terminal.plan_chart(plan, width)
         yield terminal.plan_table(plan, width) if self.clocked else terminal.steps_table(plan, self.endless)
         if self.clocked:
@@ -78,12 +81,12 @@ class Subject:
             )
 
 
-def read(target: str, clock: dict[str, int], steps: int | None) -> Subject:
+def read(target: str, clock: dict[str, Any], steps: int | None) -> Subject:
     """Return what a target names: an expression, a JSON file, or the folder of a run.
 
     Args:
         target: as the user typed it.
-        clock: what the options say of `examples`, `epochs` and `batch_size`.
+        clock: what the options say of the clock, and of `scaling`, by the names that `Plan` takes.
         steps: updates in the whole run, of a profile without a clock.
 
     Raises:
@@ -91,7 +94,7 @@ def read(target: str, clock: dict[str, int], steps: int | None) -> Subject:
     """
     if steps is not None and clock:
         raise UserError(
-            f"--steps is for profiles without a clock; leave it out, or {_and(_CLOCK[n] for n in clock)}."
+            f"--steps is for profiles without a clock; leave it out, or {_and(_OPTIONS[n] for n in clock)}."
         )
     path = Path(target)
     try:
@@ -112,7 +115,7 @@ def read(target: str, clock: dict[str, int], steps: int | None) -> Subject:
     return _profile(found, clock, steps)
 
 
-def _profile(profile: Profile, clock: dict[str, int], steps: int | None) -> Subject:
+def _profile(profile: Profile, clock: dict[str, Any], steps: int | None) -> Subject:
     missing = [option for name, option in _CLOCK.items() if name not in clock]
     if not missing:
         with _silently():
@@ -147,7 +150,7 @@ def _profile(profile: Profile, clock: dict[str, int], steps: int | None) -> Subj
     return Subject(plan, clocked=False, endless=endless)
 
 
-def _run(folder: Path, clock: dict[str, int], steps: int | None) -> Subject:
+def _run(folder: Path, clock: dict[str, Any], steps: int | None) -> Subject:
     """Return the run in a folder, or the newest of the versions in it."""
     if not (folder / "plan.json").is_file():
         versions = [
@@ -189,7 +192,7 @@ def _data(path: Path) -> dict[str, Any]:
     return data
 
 
-def _changed(plan: Plan, clock: dict[str, int], steps: int | None) -> Plan:
+def _changed(plan: Plan, clock: dict[str, Any], steps: int | None) -> Plan:
     if steps is not None:
         raise UserError("--steps is for profiles without a clock, and this plan has one: use --epochs.")
     with _silently():

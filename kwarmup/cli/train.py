@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from kwarmup.cli.batch_size import BatchSize, Scaling
+
+if TYPE_CHECKING:
+    from kwarmup.profile import Profile
+
 DEFAULT_PROFILE = "warmup(fraction=0.1) >> cosine()"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user gave, by the names of the options but for those that Python has a better word for."""
+
+    source: str
+    network: str | None
+    expression: str
+    peak: float | None
+    batch_size: int | Profile | None
+    multiple_of: int
+    scaling: float
+    max_device_batch: int | None
+    epochs: int
+    optimizer_name: str | None
+    seed: int
+    output: Path | None
+    resume: bool
 
 
 @click.command(context_settings={"show_default": True})
@@ -46,9 +71,30 @@ DEFAULT_PROFILE = "warmup(fraction=0.1) >> cosine()"
 )
 @click.option(
     "--batch-size",
+    type=BatchSize(),
+    metavar="EXPRESSION",
+    help="Examples per update: a number, or a profile in which it moves, such as "
+    '"64 * (hold(epochs=2) >> hold(4))".  [default: 64, or all where there are fewer]',
+)
+@click.option(
+    "--multiple-of",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="NUMBER",
+    help="Rounds the sizes of a ramp such as 64 * linear(to=8): a GPU compiles the training step anew for each.",
+)
+@click.option(
+    "--scaling",
+    type=Scaling(),
+    default="0",
+    help="Moves the learning rate with the batch size: not, by the square-root rule, or by the linear rule.",
+)
+@click.option(
+    "--max-device-batch",
     type=click.IntRange(min=1),
     metavar="NUMBER",
-    help="Examples per update.  [default: 64, or all where there are fewer]",
+    help="The most examples to compute at once; larger batches are put together from several such parts.  "
+    "[default: no limit]",
 )
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=20, metavar="NUMBER", help="Passes over the data."
@@ -72,17 +118,12 @@ DEFAULT_PROFILE = "warmup(fraction=0.1) >> cosine()"
     type=click.Path(path_type=Path),
     help="Where the versions go: FOLDER/1, FOLDER/2, …  [default: saved_models/ and the name of the data]",
 )
-def command(
-    source: str,
-    network: str | None,
-    expression: str,
-    peak: float | None,
-    batch_size: int | None,
-    epochs: int,
-    optimizer_name: str | None,
-    seed: int,
-    output: Path | None,
-) -> None:
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the training that was begun by the same command and did not come to its end.",
+)
+def command(**options: Any) -> None:
     """Train a network by a warmup and decay, and keep it as a SavedModel.
 
     Without options, it trains a small convolutional network on scikit-learn's digits; nothing is downloaded.
@@ -94,59 +135,54 @@ def command(
       model.keras                 the model with its optimizer, for keras.models.load_model
       plan.json, history.json     the plan, and the metrics of each epoch
       metrics.json, versions.json the last metrics, and the versions of the packages
-      training.png                loss and learning rate
+      training.png                loss, learning rate, and batch size where it moves
     A version appears only once a fresh process has loaded it and given the same outputs.
 
     Ctrl-C stops after the current batch and keeps what was trained (exit code 130); a second one
-    gives it up.
+    stops at once. While it trains, the state of the training is saved in the output folder, under
+    checkpoints/, after each epoch and every 1,000 updates. After a crash, SIGTERM or Ctrl-C, the same
+    command with --resume goes on from there, to the same weights as without the break. The
+    checkpoints are removed when the training has come to its end.
 
     \b
     Examples:
       kwarmup train
       kwarmup train --peak 0.05 --profile "warmup(epochs=2) >> linear()"
+      kwarmup train --batch-size "32 * (hold(epochs=5) >> hold(4))" --scaling 1
       kwarmup train --data /usr/share/datasets/fashion-mnist --epochs 5
       kwarmup train --data data.npz --model my_code:build --optimizer adamw
     """
     try:
-        code = _train(source, network, expression, peak, batch_size, epochs, optimizer_name, seed, output)
+        code = _train(Options(**options))
     except KeyboardInterrupt:
-        # TensorFlow was stopped anywhere; what it has to say about that while Python ends helps nobody.
-        sys.unraisablehook = lambda _: None
-        click.echo("Stopped; nothing was kept.", err=True)
+        _be_quiet()
+        click.echo("Stopped before the training began.", err=True)
         code = 130
     click.get_current_context().exit(code)
 
 
-def _train(
-    source: str,
-    network: str | None,
-    expression: str,
-    peak: float | None,
-    batch_size: int | None,
-    epochs: int,
-    optimizer_name: str | None,
-    seed: int,
-    output: Path | None,
-) -> int:
+def _train(options: Options) -> int:
     # Whatever can be wrong is looked at before TensorFlow is waited for.
     from kwarmup.cli import data as data_sets
+    from kwarmup.cli import unfinished
     from kwarmup.cli.errors import UserError, user_error
     from kwarmup.cli.expression import parse
     from kwarmup.cli.tensorflow import import_quietly
     from kwarmup.cli.terminal import console as make_console
-    from kwarmup.cli.terminal import plan_table, results_table
+    from kwarmup.cli.terminal import plan_table
 
     with user_error("--profile: "):
-        profile = parse(expression)
+        profile = parse(options.expression)
+    peak = options.peak
     if peak is not None and profile.scale != 1:
         raise UserError(
             f"There are two peaks: --peak {peak:g}, and {profile.scale:g} in front of the profile. "
             "Leave out one of them."
         )
-    data = data_sets.load(source)
-    batch_size = batch_size or min(64, len(data.x))
-    output = output or Path("saved_models") / data.name
+    data = data_sets.load(options.source)
+    output = options.output or Path("saved_models") / data.name
     _check_output(output)
+    checkpoints = unfinished.folder(output, options.resume)
     console = make_console()
     with console.status("Starting TensorFlow …"):
         import_quietly()
@@ -160,22 +196,50 @@ def _train(
 
         from kwarmup.cli import models, training
 
-        training.make_plan(profile, data, batch_size, epochs)
-        keras.utils.set_random_seed(seed)
-        model = models.load(network, data)
+        size = options.batch_size or min(64, len(data.x))
+        moves: dict[str, Any] = {"scaling": options.scaling, "multiple_of": options.multiple_of}
+        training.make_plan(profile, data, size, options.epochs, **moves)
+        keras.utils.set_random_seed(options.seed)
+        model = models.load(options.network, data)
         data = models.shaped(data, model)
-        base = models.optimizer(optimizer_name, model)
+        base = models.optimizer(options.optimizer_name, model)
         if profile.scale == 1:
             profile = (models.default_peak(base) if peak is None else peak) * profile
-        plan = training.make_plan(profile, data, batch_size, epochs)
+        moves |= models.accumulation(base)
+        plan = training.make_plan(profile, data, size, options.epochs, **moves)
         model = models.compiled(model, base, plan.learning_rate, data)
         training.try_out(model, data)
     _announce(console, data, model, plan)
     console.print(plan_table(plan, console.width))
     for warning in plan.warnings:
         console.print(f"[yellow]Warning:[/] {warning}")
-    outcome = training.fit(model, plan, data, console)
-    version = training.keep(model, plan, data, outcome, output, console)
+    if options.resume and not unfinished.begun(checkpoints):
+        console.print(f"There is nothing to go on with in {output}: a training begins.", markup=False)
+    return _carry_out(options, model, plan, data, output, checkpoints, console)
+
+
+def _carry_out(
+    options: Options, model: Any, plan: Any, data: Any, output: Path, checkpoints: Path, console: Any
+) -> int:
+    """Train, keep what was trained and say so; return the exit code."""
+    from kwarmup.cli import training, unfinished
+    from kwarmup.cli.terminal import results_table
+    from kwarmup.resume import Preempted
+
+    device = {} if options.max_device_batch is None else {"max_device_batch": options.max_device_batch}
+    goes_on = "The same command with --resume goes on with it."
+    try:
+        outcome = training.fit(model, plan, data, console, checkpoints, options.seed, **device)
+        version = training.keep(model, plan, data, outcome, output, console)
+    except KeyboardInterrupt:
+        _be_quiet()
+        left = unfinished.leave(checkpoints)
+        click.echo(f"Stopped at once. {goes_on}" if left else "Stopped; nothing was kept.", err=True)
+        return 130
+    except Preempted as ended:
+        click.echo(f"Stopped by SIGTERM; the training is saved. {goes_on}", err=True)
+        return int(ended.code or 0)
+    unfinished.close(checkpoints, version, outcome.interrupted)
     console.print(results_table(outcome.last))
     console.print(
         f"{outcome.updates:,} of {plan.clock.steps:,} updates in {outcome.seconds:.1f} s"
@@ -183,7 +247,14 @@ def _train(
     )
     console.print("The SavedModel was loaded in a fresh process and gives the same outputs.")
     console.print(f"Kept in {version}", markup=False, soft_wrap=True)
+    if outcome.interrupted:
+        console.print(goes_on)
     return 130 if outcome.interrupted else 0
+
+
+def _be_quiet() -> None:
+    # TensorFlow was stopped anywhere; what it has to say about that while Python ends helps nobody.
+    sys.unraisablehook = lambda _: None
 
 
 def _check_output(output: Path) -> None:
@@ -200,6 +271,8 @@ def _check_output(output: Path) -> None:
 def _announce(console: Any, data: Any, model: Any, plan: Any) -> None:
     from rich.markup import escape
 
+    from kwarmup.cli.terminal import scaled
+
     shape = " × ".join(map(str, data.x.shape[1:])) or "single numbers"
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     examples = f"{len(data.x):,} training and {len(data.x_validation):,} validation examples of {shape}."
@@ -207,3 +280,5 @@ def _announce(console: Any, data: Any, model: Any, plan: Any) -> None:
     weights = f"{model.count_params():,} weights" if model.built else "not built yet"
     console.print(f"[bold]Model[/] {escape(model.name)}: {weights}, trained by {type(optimizer).__name__}.")
     console.print(f"[bold]Learning rate[/] {escape(repr(plan.profile))}")
+    if not isinstance(plan.clock.batch_size, int):
+        console.print(f"[bold]Batch size[/] {escape(repr(plan.clock.batch_size))}{scaled(plan)}")

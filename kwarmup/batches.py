@@ -35,7 +35,7 @@ class Batches:
     ):
         self.clock = clock
         self._dataset: Any = None
-        self._tensors: Any = None
+        self._arrays: Any = None
         self._source: Source | None = None
         examples = clock.examples
         generator = (
@@ -78,9 +78,9 @@ class Batches:
         if self._dataset is not None:
             return pipeline.from_dataset(self._dataset, self.clock, first, last, skip, count)
         if isinstance(self._source, Arrays):
-            if self._tensors is None:
-                self._tensors = pipeline.tensors(self._source.data)
-            return pipeline.from_arrays(self._tensors, self._source, self.clock, first, last, skip, count)
+            if self._arrays is None:
+                self._arrays = pipeline.FromArrays(self._source, self.clock)
+            return self._arrays.between(first, last, skip, count)
         return pipeline.from_python(lambda: self._iterate(first, last, skip), count)
 
     def pass_over(self, epochs: int) -> None:

@@ -13,11 +13,6 @@ from kwarmup.clock import Clock
 from kwarmup.sources import Arrays
 
 
-def tensors(data: Any) -> Any:
-    """Return arrays as tensors, once for all passes."""
-    return keras.tree.map_structure(tf.convert_to_tensor, _in_floatx(data))
-
-
 def _in_floatx(data: Any) -> Any:
     # As Keras does with arrays: float64 data for a float32 model would double the pipeline's work.
     def cast(array: np.ndarray) -> np.ndarray:
@@ -26,27 +21,41 @@ def _in_floatx(data: Any) -> Any:
     return keras.tree.map_structure(cast, data)
 
 
-def from_arrays(
-    data: Any, source: Arrays, clock: Clock, first: int, last: int, skip: int, count: int
-) -> tf.data.Dataset:
-    """Return batches gathered from tensors; Python runs once a pass, to draw its order."""
+class FromArrays:
+    """Batches gathered from tensors; Python runs once a pass, to draw its order.
 
-    def passes() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for epoch in range(first, last):
-            yield source.order(epoch), np.cumsum(clock.micro_batches(epoch))
+    The dataset is made once for all passes: tracing its functions takes longer than a short pass over the
+    data. It yields the passes that `between` was last asked for.
+    """
 
-    def rows(order: tf.Tensor, ends: tf.Tensor) -> tf.data.Dataset:
-        begins = tf.concat([[0], ends[:-1]], 0)
-        return tf.data.Dataset.from_tensor_slices((begins, ends)).map(lambda begin, end: order[begin:end])
+    def __init__(self, source: Arrays, clock: Clock):
+        data = keras.tree.map_structure(tf.convert_to_tensor, _in_floatx(source.data))
+        self._asked = (0, 0, 0)
 
-    spec = tf.TensorSpec([None], tf.int64)
-    dataset = tf.data.Dataset.from_generator(passes, output_signature=(spec, spec)).flat_map(rows).skip(skip)
-    dataset = dataset.map(
-        lambda index: keras.tree.map_structure(lambda tensor: tf.gather(tensor, index), data),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    return _finish(dataset, count)
+        def passes() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+            first, last, skip = self._asked
+            for epoch in range(first, last):
+                sizes = clock.micro_batches(epoch)
+                ends = np.cumsum(sizes)
+                yield source.order(epoch), (ends - sizes)[skip:], ends[skip:]
+                skip = max(0, skip - len(sizes))
+
+        def rows(order: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.data.Dataset:
+            return tf.data.Dataset.from_tensor_slices((begins, ends)).map(lambda begin, end: order[begin:end])
+
+        def gather(index: tf.Tensor) -> Any:
+            return keras.tree.map_structure(lambda tensor: tf.gather(tensor, index), data)
+
+        spec = tf.TensorSpec([None], tf.int64)
+        orders = tf.data.Dataset.from_generator(passes, output_signature=(spec, spec, spec))
+        self._batches = orders.flat_map(rows).map(
+            gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+
+    def between(self, first: int, last: int, skip: int, count: int) -> tf.data.Dataset:
+        """Return the `count` batches of the passes `first` to `last - 1`, without the first `skip` of them."""
+        self._asked = (first, last, skip)
+        return _finish(self._batches, count)
 
 
 def from_dataset(

@@ -18,7 +18,7 @@ class Batches:
     """The batches of a run: `between(first, last)` gives those of some passes to `fit`.
 
     Args:
-        clock: says how many examples each batch has.
+        clock: says how many examples each batch has; the attribute may be set anew between two passes.
         x: arrays, or a nesting of arrays; a `tf.data.Dataset` of single examples; a `PyDataset`; a
             generator of batches, or a function that makes one for each pass.
         y: targets, with arrays only.
@@ -79,8 +79,8 @@ class Batches:
             return pipeline.from_dataset(self._dataset, self.clock, first, last, skip, count)
         if isinstance(self._source, Arrays):
             if self._arrays is None:
-                self._arrays = pipeline.FromArrays(self._source, self.clock)
-            return self._arrays.between(first, last, skip, count)
+                self._arrays = pipeline.FromArrays(self._source)
+            return self._arrays.between(self.clock, first, last, skip, count)
         return pipeline.from_python(lambda: self._iterate(first, last, skip), count)
 
     def pass_over(self, epochs: int) -> None:

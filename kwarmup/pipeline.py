@@ -28,12 +28,12 @@ class FromArrays:
     data. It yields the passes that `between` was last asked for.
     """
 
-    def __init__(self, source: Arrays, clock: Clock):
+    def __init__(self, source: Arrays):
         data = keras.tree.map_structure(tf.convert_to_tensor, _in_floatx(source.data))
-        self._asked = (0, 0, 0)
+        self._asked: tuple[Clock, int, int, int]
 
         def passes() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-            first, last, skip = self._asked
+            clock, first, last, skip = self._asked
             for epoch in range(first, last):
                 sizes = clock.micro_batches(epoch)
                 ends = np.cumsum(sizes)
@@ -52,9 +52,12 @@ class FromArrays:
             gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 
-    def between(self, first: int, last: int, skip: int, count: int) -> tf.data.Dataset:
-        """Return the `count` batches of the passes `first` to `last - 1`, without the first `skip` of them."""
-        self._asked = (first, last, skip)
+    def between(self, clock: Clock, first: int, last: int, skip: int, count: int) -> tf.data.Dataset:
+        """Return the `count` batches of the passes `first` to `last - 1`, without the first `skip` of them.
+
+        It yields those of the next call as soon as there is one.
+        """
+        self._asked = (clock, first, last, skip)
         return _finish(self._batches, count)
 
 

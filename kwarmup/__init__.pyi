@@ -2,6 +2,7 @@
 
 from . import shapes as shapes
 from .callbacks.checkpoints import Checkpoints as Checkpoints
+from .callbacks.guard import Guard as Guard
 from .callbacks.plateau_decay import PlateauDecay as PlateauDecay
 from .callbacks.plateau_growth import PlateauGrowth as PlateauGrowth
 from .callbacks.progress import Progress as Progress

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import keras
+from keras import ops
 
 from kwarmup import applied
 from kwarmup.clock import Clock
@@ -62,13 +64,14 @@ def check_model(plan: Plan, model: keras.Model, begun: int = 0) -> None:
     replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
     compare("replicas", "the model's strategy", replicas, plan.clock, plan.clock.replicas)
     done = applied.updates(optimizer)
-    if done != begun:
-        raise value_error(
-            "iterations",
-            Code(f"an optimizer that has done {done} updates"),
-            f"{begun}, where the plan begins",
-            "model.compile(SGD(plan.learning_rate), loss=...) once more, which makes a new optimizer",
-        )
+    if done != begun and not (begun and _has_skipped(optimizer, done, begun)):
+        where, write = "where the plan begins", "model.compile(SGD(plan.learning_rate), loss=...) once more"
+        write += ", which makes a new optimizer"
+        if begun:
+            where, write = "which the plan has in front of initial_epoch", "keras.models.load_model(path)"
+            write += ", which brings the optimizer as it was saved there"
+        received = Code(f"an optimizer that has done {done} updates")
+        raise value_error("iterations", received, f"{begun}, {where}", write)
 
 
 def compare(name: str, who: str, real: Any, clock: Clock, planned: Any) -> None:
@@ -82,20 +85,107 @@ def compare(name: str, who: str, real: Any, clock: Clock, planned: Any) -> None:
         )
 
 
+def _has_skipped(optimizer: keras.optimizers.Optimizer, done: int, planned: int) -> bool:
+    # Under a dynamic loss scale, steps whose gradients overflow are skipped and not counted.
+    return hasattr(optimizer, "inner_optimizer") and 0 < done < planned
+
+
+def check_fit(plan: Plan, epochs: int, steps: int | None) -> None:
+    """Compare what Keras's `fit` has been told, or has worked out, with the plan.
+
+    Args:
+        plan: what should happen.
+        epochs: the epoch that training ends behind.
+        steps: batches in an epoch; `None` where Keras does not know.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    clock, planned = plan.clock, plan.fit_arguments
+    if epochs != planned["epochs"] and planned["epochs"] != clock.epochs:
+        raise value_error(
+            "epochs",
+            Code(f"{epochs} in fit, for the passes of {clock!r}"),
+            "1 for the whole run, since its passes differ in length, and Keras gives each that of the first",
+            "model.fit(plan.batches(x, y), **plan.fit_arguments), or plan.fit(model, x, y)",
+        )
+    compare("epochs", "fit", epochs, clock, planned["epochs"])
+    if steps is None or steps == planned["steps_per_epoch"]:
+        return
+    received = f"{steps} in fit"
+    if steps == -(-clock.examples // 32):
+        received += f", as {clock.examples} examples have with Keras's default, batch_size=32"
+    data = "x, y" if "batch_size" in planned else "plan.batches(x, y)"
+    raise value_error(
+        "steps_per_epoch",
+        Code(received),
+        f"{planned['steps_per_epoch']} batches in an epoch, as in {clock!r}",
+        f"model.fit({data}, **plan.fit_arguments)",
+    )
+
+
+def check_counted(plan: Plan, first: int, last: int, counted: int | None) -> None:
+    """Compare the examples that Keras has counted in the batches [first, last) with the clock's.
+
+    Raises:
+        RuntimeError: if they differ.
+    """
+    clock = plan.clock
+    begin, end = (int(clock.example_at_tick(Fraction(tick))) for tick in (first, last))
+    # Keras counts in single precision.
+    if counted is None or counted == end - begin or end - begin > 2**24:
+        return
+    batches = f"batch {first}" if last == first + 1 else f"the batches {first} to {last - 1}"
+    raise RuntimeError(
+        f"There were {counted} examples in {batches}, but the plan has {end - begin}: {clock!r}.\n"
+        "Write: model.fit(x, y, **plan.fit_arguments), or a plan with the batch_size and examples that fit runs"
+    )
+
+
+def examples_counted(model: keras.Model) -> int | None:
+    """Return how many examples the model's loss is a mean of so far, `None` where nobody can say."""
+    # A training step of the user's own may count anything, or nothing.
+    if type(model).train_step is not keras.Model.train_step or "train_step" in vars(model):
+        return None
+    losses = [metric for metric in model.metrics if metric.name == "loss" and hasattr(metric, "count")]
+    return int(ops.convert_to_numpy(losses[0].count)) if losses else None
+
+
 def check_updates(plan: Plan, optimizer: keras.optimizers.Optimizer, epoch: int) -> None:
     """Compare the updates done behind pass `epoch` with the clock's.
 
     Raises:
         RuntimeError: if they differ: the data held another number of examples.
     """
-    clock = plan.clock
-    planned = clock.first_micro_batch(epoch + 1) // clock.gradient_accumulation_steps
-    done = applied.updates(optimizer)
-    # Under a dynamic loss scale, steps whose gradients overflow are skipped and not counted.
-    skipping = hasattr(optimizer, "inner_optimizer")
-    if done != planned and not (skipping and done < planned):
+    planned = plan.clock.first_micro_batch(epoch + 1) // plan.clock.gradient_accumulation_steps
+    check_done(plan, optimizer, planned, f"pass {epoch}")
+
+
+def check_done(
+    plan: Plan, optimizer: keras.optimizers.Optimizer, planned: int, behind: str, endless: bool = False
+) -> None:
+    """Compare the updates done behind a pass or an epoch with the `planned` ones.
+
+    Args:
+        plan: what should happen.
+        optimizer: what did it.
+        planned: its updates, by the plan.
+        behind: where this is, in words.
+        endless: whether Keras did not know how many batches there would be.
+
+    Raises:
+        RuntimeError: if they differ: the data held another number of examples.
+    """
+    clock, done = plan.clock, applied.updates(optimizer)
+    if endless and done == planned + 1 and keras.backend.backend() == "tensorflow":
         raise RuntimeError(
-            f"After pass {epoch} the optimizer has done {done} updates, but the plan has {planned}: the data "
+            f"After {behind} the optimizer has done {done} updates, but the plan has {planned}: Keras counts one "
+            "too many on TensorFlow where it does not know the number of batches, and so does a schedule.\n"
+            f"Write: model.fit(..., steps_per_epoch={plan.fit_arguments['steps_per_epoch']})"
+        )
+    if done != planned and not _has_skipped(optimizer, done, planned):
+        raise RuntimeError(
+            f"After {behind} the optimizer has done {done} updates, but the plan has {planned}: the data "
             f"does not hold the {clock.examples} examples a pass that {clock!r} counts.\n"
             "Write: plan.replace(examples=...) with the number that a pass really has"
         )

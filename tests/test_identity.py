@@ -9,6 +9,7 @@ from keras import layers
 
 import kwarmup
 from kwarmup import Schedule, decay, hold, identity, linear, warmup
+from kwarmup.scaled import install
 
 
 def make(
@@ -185,3 +186,9 @@ def test_the_same_data_is_the_same(x):
 def test_a_string_more_or_less_in_an_array_of_objects_is_found():
     one, other = (identity.of_data(np.array(words, dtype=object)) for words in (["a", "b"], ["a", "c"]))
     assert one != other
+
+
+def test_a_schedule_with_a_factor_is_the_same():
+    one, other = (make(optimizer=lambda: Adam(Schedule(warmup(steps=3)))) for _ in range(2))
+    install(other)
+    assert lines(one, other) == []

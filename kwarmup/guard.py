@@ -162,7 +162,7 @@ def check_updates(plan: Plan, optimizer: keras.optimizers.Optimizer, epoch: int)
 
 
 def check_done(
-    plan: Plan, optimizer: keras.optimizers.Optimizer, planned: int, behind: str, endless: bool = False
+    plan: Plan, optimizer: keras.optimizers.Optimizer, planned: int, behind: str, unknown_length: bool = False
 ) -> None:
     """Compare the updates done behind a pass or an epoch with the `planned` ones.
 
@@ -171,13 +171,13 @@ def check_done(
         optimizer: what did it.
         planned: its updates, by the plan.
         behind: where this is, in words.
-        endless: whether Keras did not know how many batches there would be.
+        unknown_length: whether Keras did not know how many batches there would be.
 
     Raises:
         RuntimeError: if they differ: the data held another number of examples.
     """
     clock, done = plan.clock, applied.updates(optimizer)
-    if endless and done == planned + 1 and keras.backend.backend() == "tensorflow":
+    if unknown_length and done == planned + 1 and keras.backend.backend() == "tensorflow":
         raise RuntimeError(
             f"After {behind} the optimizer has done {done} updates, but the plan has {planned}: Keras counts one "
             "too many on TensorFlow where it does not know the number of batches, and so does a schedule.\n"

@@ -9,7 +9,10 @@ from kwarmup import shapes, verbs
 
 WORDS = {
     **vars(verbs),
-    **{name: getattr(kwarmup, name) for name in ("Clock", "Curve", "Profile", "Schedule")},
+    **{
+        name: getattr(kwarmup, name)
+        for name in ("Clock", "Curve", "Guard", "PlateauDecay", "Profile", "Schedule")
+    },
     "shapes": shapes,
     "keras": keras,
     "short": kwarmup.Clock(examples=1_000, epochs=3, batch_size=10),
@@ -339,6 +342,46 @@ register(f, name='my_cosine')
 ValueError `*`: expected one scale: a Keras schedule brings its own, the value it starts with.
 0.1 * warmup(steps=5) >> CosineDecay(...)
 warmup(steps=5) >> CosineDecay(...)
+
+PlateauDecay(factor=2)
+ValueError `factor`: expected a number above 0 and below 1.
+2
+PlateauDecay(factor=0.1)
+
+PlateauDecay(patience=0)
+ValueError `patience`: expected a whole number, 1 or more.
+0
+PlateauDecay("loss", patience=10)
+
+PlateauDecay(min_delta=-1)
+ValueError `min_delta`: expected a number, 0 or more.
+-1
+PlateauDecay(min_delta=1e-4)
+
+PlateauDecay(min_factor=1)
+ValueError `min_factor`: expected a number from 0 up and below 1.
+1
+PlateauDecay(min_factor=1e-3)
+
+PlateauDecay("val_accuracy", mode="high")
+ValueError `mode`: expected "auto", "min" or "max".
+'high'
+PlateauDecay("val_accuracy", mode="max")
+
+PlateauDecay(steps=500)
+ValueError `monitor`: expected what is measured in training, since nothing is validated within a pass.
+'val_loss'
+PlateauDecay("loss", steps=500)
+
+PlateauDecay(epochs=1, steps=500)
+TypeError `epochs/steps`: expected exactly one length.
+epochs=1, steps=500
+PlateauDecay(epochs=1)
+
+Guard(short)
+TypeError `plan`: expected a Plan.
+Clock(examples=1000, epochs=3, batch_size=10)
+Guard(plan)
 """
 
 CASES = [entry.split("\n") for entry in MESSAGES.strip().split("\n\n")]
@@ -362,7 +405,13 @@ def whole_expression(line):
         compile(line, "", "eval")
     except SyntaxError:
         return False
-    return "..." not in line and "profile." not in line and "clock." not in line and "f," not in line
+    return (
+        "..." not in line
+        and "profile." not in line
+        and "clock." not in line
+        and "f," not in line
+        and "plan" not in line
+    )
 
 
 LINES = sorted({case[3] for case in CASES if len(case) > 3 and whole_expression(case[3])})

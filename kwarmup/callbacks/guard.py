@@ -89,7 +89,7 @@ class Guard(keras.callbacks.Callback):
                 self.model.optimizer,
                 planned,
                 f"epoch {self._epoch}",
-                endless=self.params["steps"] is None,
+                unknown_length=self.params["steps"] is None,
             )
             if self._epoch == self._begin:
                 self._check_counted(self._steps)

@@ -6,6 +6,7 @@ import pytest
 
 from kwarmup import Guard, Plan, PlateauDecay, Schedule, hold, warmup
 from kwarmup.applied import updates
+from kwarmup.scaled import install
 
 pytestmark = pytest.mark.backend
 
@@ -201,6 +202,13 @@ def test_a_mistake_is_found_before_the_first_update(mistake):
         fit(plan, model, **arguments)
     assert words in str(caught.value)
     assert updates(model.optimizer) == 0
+
+
+def test_another_schedule_is_found_behind_a_factor():
+    model = compiled(rate=Schedule(0.5 * warmup(steps=3)))
+    install(model)
+    with pytest.raises(ValueError, match="`learning_rate`: expected the plan's own"):
+        fit(PLAN, model)
 
 
 def test_an_optimizer_that_has_trained():

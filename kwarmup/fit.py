@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from kwarmup import guard, identity, replan
+from kwarmup import guard, identity, micro_batches, replan
 from kwarmup.batches import Batches
 from kwarmup.errors import type_error
 from kwarmup.plan import Plan
@@ -31,6 +31,7 @@ def fit(
     checkpoint_dir: Any = None,
     save_every: int = 1000,
     on_change: str = "raise",
+    max_device_batch: int | None = None,
     **arguments: Any,
 ) -> keras.callbacks.History:
     """Train `model` by `plan`; see `Plan.fit`."""
@@ -39,6 +40,7 @@ def fit(
             raise type_error(
                 name, arguments[name], "no such argument, since the plan decides it", "plan.fit(model, x, y)"
             )
+    micro_batches.check(max_device_batch)
     guard.check_model(plan, model)
     callbacks = list(callbacks or ())
     keeper = None
@@ -63,6 +65,7 @@ def fit(
         return model.history
     batches.pass_over(training.first_epoch)
     with (
+        micro_batches.within_the_step(model, plan.clock, max_device_batch),
         _averaged_once(training, model.optimizer),
         keeper.watching_for_the_end() if keeper else contextlib.nullcontext(),
     ):

@@ -157,7 +157,14 @@ class Plan:
             sample_weight: weights, beside arrays.
             **arguments: `seed` (0; the order of arrays in each pass follows from it, `None` leaves them in
                 order), and what Keras's `fit` takes: `validation_data`, `callbacks`, `verbose`,
-                `class_weight` and so on.
+                `class_weight` and so on. `max_device_batch` is for batches that are larger than what the
+                device holds: each is then taken in micro-batches of at most so many examples within the training
+                step, for one update.
+
+        Micro-batches give what the large batch gives, to float accuracy, for losses that are means or sums over
+        the examples: weights, losses and metrics. Three things see each micro-batch by itself: BatchNorm, which
+        normalises over the examples of one; losses that compare the examples of a batch with each other; and
+        `compute_loss`, `add_loss` and loss functions of your own, of which the mean over the batch is taken.
 
         Returns:
             The `History` of the training.

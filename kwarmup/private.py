@@ -48,6 +48,32 @@ def index_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
     return optimizer._get_variable_index(variable)
 
 
+def loss_tracker(model: keras.Model) -> Any:
+    """Return the metric that Keras logs as the loss.
+
+    It is the first of `model.metrics`, unless a model says itself what its metrics are: then it is not there,
+    and is logged no less.
+    """
+    return model._loss_tracker
+
+
+def output_loss_trackers(model: keras.Model) -> list[Any]:
+    """Return the metrics in which Keras logs the losses of several outputs; empty for a single loss.
+
+    Among `model.metrics` they cannot be told from a user's own.
+    """
+    trainer: Any = model
+    return [] if trainer._compile_loss is None else trainer._compile_loss.metrics
+
+
+def mask_of(tensor: Any) -> Any:
+    """Return the mask that layers have handed on with a tensor, by which Keras takes the mean of a loss."""
+    # How a tensor carries it differs between backends.
+    from keras.src.backend import get_keras_mask
+
+    return get_keras_mask(tensor)
+
+
 def build(model: keras.Model, batch: Any) -> None:
     """Make every variable of a compiled model, of its metrics and its optimizer, without running any of them.
 

@@ -1,10 +1,19 @@
 """The doors of Keras that are not public: these tests say when one moves."""
 
 import keras
+import numpy as np
 import pytest
 
 from kwarmup import Schedule, warmup
-from kwarmup.private import direction_of, index_of, rate_of, schedule_of
+from kwarmup.private import (
+    direction_of,
+    index_of,
+    loss_tracker,
+    mask_of,
+    output_loss_trackers,
+    rate_of,
+    schedule_of,
+)
 
 
 def optimizers(rate):
@@ -54,3 +63,31 @@ def test_a_variable_is_found_among_those_of_an_optimizer():
     variables = [keras.Variable([1.0]), keras.Variable([2.0])]
     optimizer.build(variables)
     assert [index_of(optimizer, variable) for variable in variables] == [0, 1]
+
+
+def test_the_losses_that_are_logged_are_found():
+    x = keras.Input((2,))
+    model = keras.Model(x, [keras.layers.Dense(1, name="a")(x), keras.layers.Dense(1, name="b")(x)])
+    model.compile("sgd", ["mse", "mae"])
+    targets = [np.ones((4, 1)), np.zeros((4, 1))]
+    logged = model.train_on_batch(np.ones((4, 2)), targets, return_dict=True)
+    assert float(loss_tracker(model).result()) == pytest.approx(float(logged["loss"]))
+    found = {tracker.name: float(tracker.result()) for tracker in output_loss_trackers(model)}
+    assert found == pytest.approx({name: float(logged[name]) for name in ("a_loss", "b_loss")})
+
+
+def test_a_single_loss_is_logged_once():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd")
+    assert output_loss_trackers(model) == []
+    model.compile("sgd", "mse")
+    model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)))
+    assert output_loss_trackers(model) == []
+
+
+def test_a_mask_is_found_on_the_tensor_it_goes_with():
+    words = np.array([[3, 0, 2]])
+    assert np.asarray(mask_of(keras.layers.Embedding(4, 2, mask_zero=True)(words))).tolist() == [
+        [True, False, True]
+    ]
+    assert mask_of(keras.layers.Embedding(4, 2)(words)) is None

@@ -12,6 +12,7 @@ from .clock import Clock as Clock
 from .curve import Curve as Curve
 from .export import ExportError as ExportError
 from .export import export as export
+from .finite import LossNotFinite as LossNotFinite
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
 from .optimizers import AdamW as AdamW

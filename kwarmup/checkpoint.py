@@ -81,8 +81,8 @@ def write(folder: Path, step: int, checkpoint: Checkpoint) -> bool:
     Returns:
         Whether it was written.
     """
-    name = f"step-{step:012d}"
-    final, temporary = folder / name, folder / f".writing-{name}"
+    final = path_of(folder, step)
+    temporary = folder / f".writing-{final.name}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -112,6 +112,19 @@ def write(folder: Path, step: int, checkpoint: Checkpoint) -> bool:
     with contextlib.suppress(OSError):
         for old in _steps(folder)[_KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Return where the checkpoint behind `step` micro-batches is kept."""
+    return folder / f"step-{step:012d}"
+
+
+def forget(folder: Path, step: int) -> bool:
+    """Remove the checkpoint behind `step` micro-batches, unless it is the only one; return whether it was."""
+    if len(_steps(folder)) < 2:
+        return False
+    shutil.rmtree(path_of(folder, step))
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import types
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ import keras
 
 from kwarmup import guard, identity, micro_batches, replan
 from kwarmup.batches import Batches
-from kwarmup.errors import type_error
+from kwarmup.errors import Code, type_error, value_error
+from kwarmup.finite import FiniteLoss, LossNotFinite
+from kwarmup.length import number
 from kwarmup.plan import Plan
 from kwarmup.private import build
 from kwarmup.resume import Keeper
@@ -25,13 +28,14 @@ def fit(
     y: Any = None,
     sample_weight: Any = None,
     *,
-    seed: int | None = 0,
+    seed: int | None,
+    checkpoint_dir: Any,
+    save_every: int,
+    on_change: str,
+    roll_back: float | None,
+    max_device_batch: int | None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: Any = "auto",
-    checkpoint_dir: Any = None,
-    save_every: int = 1000,
-    on_change: str = "raise",
-    max_device_batch: int | None = None,
     **arguments: Any,
 ) -> keras.callbacks.History:
     """Train `model` by `plan`; see `Plan.fit`."""
@@ -41,18 +45,19 @@ def fit(
                 name, arguments[name], "no such argument, since the plan decides it", "plan.fit(model, x, y)"
             )
     micro_batches.check(max_device_batch)
+    _check_roll_back(roll_back, checkpoint_dir, x)
     guard.check_model(plan, model)
     callbacks = list(callbacks or ())
     keeper = None
     if checkpoint_dir is not None:
         data = x, y, sample_weight
         facts = identity.of_training("plan.fit", data, seed, callbacks, arguments.get("class_weight"))
-        keeper = Keeper(checkpoint_dir, save_every, plan, model, facts, on_change)
+        keeper = Keeper(checkpoint_dir, save_every, plan, model, facts, on_change, roll_back)
         plan = keeper.plan
         guard.check_model(plan, model)
-    for callback in callbacks:
-        if isinstance(callback, replan.Replans):
-            plan = callback.replan(plan, keeper.epoch if keeper else 0)
+    replanning = [callback for callback in callbacks if isinstance(callback, replan.Replans)]
+    for callback in replanning:
+        plan = callback.replan(plan, keeper.epoch if keeper else 0)
     batches = Batches(plan.clock, x, y, sample_weight, seed)
     if keeper and (keeper.finished or keras.backend.backend() == "tensorflow"):
         build(model, batches.peek())  # elsewhere `fit` does so before it can be restored
@@ -60,31 +65,53 @@ def fit(
     shown = {"verbose": verbose, "epochs": plan.clock.epochs, "steps": None}
     training = OneTraining(callbacks, add_history=True, add_progbar=verbose != 0, model=model, **shown)
     training.plan, training.keeper = plan, keeper
+    training.finite = FiniteLoss(model.optimizer, lambda: keeper.last if keeper else None)
     if keeper and keeper.finished:
         keeper.begin(training)
         return model.history
     batches.pass_over(training.first_epoch)
     with (
-        micro_batches.within_the_step(model, plan.clock, max_device_batch),
+        micro_batches.within_the_step(model, None if replanning else plan.clock, max_device_batch),
         _averaged_once(training, model.optimizer),
         keeper.watching_for_the_end() if keeper else contextlib.nullcontext(),
     ):
-        for epoch in range(training.first_epoch, plan.clock.epochs):
+        epoch = training.first_epoch
+        while epoch < plan.clock.epochs and not model.stop_training:
             steps = training.begin_pass(epoch)
             batches.clock = training.plan.clock
-            model.fit(
-                batches.between(epoch, epoch + 1, training.begun),
-                epochs=epoch + 1,
-                initial_epoch=epoch,
-                steps_per_epoch=steps - training.begun,
-                callbacks=training,
-                verbose=verbose,
-                shuffle=False,
-                **arguments,
-            )
-            if model.stop_training:
-                break
+            try:
+                model.fit(
+                    batches.between(epoch, epoch + 1, training.begun),
+                    epochs=epoch + 1,
+                    initial_epoch=epoch,
+                    steps_per_epoch=steps - training.begun,
+                    callbacks=training,
+                    verbose=verbose,
+                    shuffle=False,
+                    **arguments,
+                )
+                epoch += 1
+            except LossNotFinite as error:
+                epoch = training.go_back(error)
     return model.history
+
+
+def _check_roll_back(roll_back: Any, checkpoint_dir: Any, x: Any) -> None:
+    if roll_back is None:
+        return
+    write = 'plan.fit(model, x, y, checkpoint_dir="runs/a", roll_back=0.5)'
+    factor = number("roll_back", roll_back, write)
+    if not 0 < factor < 1:
+        raise value_error("roll_back", roll_back, "a factor above 0 and below 1, or None", write)
+    if checkpoint_dir is None:
+        raise value_error("checkpoint_dir", None, "a folder for checkpoints to go back to", write)
+    if isinstance(x, types.GeneratorType):
+        raise value_error(
+            "x",
+            Code("a generator"),
+            "data that can be read again, to go back in it",
+            "plan.fit(model, make_generator)",
+        )
 
 
 class OneTraining(keras.callbacks.CallbackList):
@@ -95,6 +122,7 @@ class OneTraining(keras.callbacks.CallbackList):
     """
 
     plan: Plan
+    finite: FiniteLoss
     keeper: Keeper | None = None
     begun = 0  # micro-batches of the pass at hand that an earlier process has done
     _epoch = -1
@@ -142,10 +170,14 @@ class OneTraining(keras.callbacks.CallbackList):
         # An execution of several steps at the end of a pass may be cut short.
         last = min(self.begun + batch, self.params["steps"] - 1)
         super().on_train_batch_end(last, logs)
+        clock = self.plan.clock
+        done = clock.first_micro_batch(self._epoch) + last + 1
+        self.finite.updated(logs, done // clock.gradient_accumulation_steps, self._epoch)
         if self.keeper:
             self.keeper.batch_ended(last + 1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.finite.check()
         super().on_epoch_end(epoch, logs)
         if not self.model.stop_training:
             guard.check_updates(self.plan, self.model.optimizer, epoch)
@@ -154,6 +186,17 @@ class OneTraining(keras.callbacks.CallbackList):
         if self.keeper:
             self.keeper.pass_ended(last=self.over)
 
+    def go_back(self, error: LossNotFinite) -> int:
+        """Go back to where the loss was good; return the pass to go on in.
+
+        Raises:
+            LossNotFinite: the same, if there is no way back.
+        """
+        if self.keeper is None:
+            raise error
+        self.plan = self.keeper.go_back(error)
+        return self.keeper.epoch
+
     def _replan(self, epoch: int) -> None:
         for callback in self.callbacks:
             if isinstance(callback, replan.Replans):
@@ -161,6 +204,8 @@ class OneTraining(keras.callbacks.CallbackList):
                 if plan != self.plan:
                     replan.follow(self.model, self.plan, plan, epoch)
                     self.plan = plan
+                    if self.keeper:
+                        self.keeper.plan = plan
 
     def on_train_end(self, logs: Any = None) -> None:
         if self.over:

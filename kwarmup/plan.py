@@ -142,12 +142,24 @@ class Plan:
         return Schedule(self.profile, self.clock, scaling=self.scaling)
 
     def fit(
-        self, model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None, **arguments: Any
+        self,
+        model: keras.Model,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        seed: int | None = 0,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        save_every: int = 1000,
+        on_change: str = "raise",
+        roll_back: float | None = None,
+        max_device_batch: int | None = None,
+        **arguments: Any,
     ) -> keras.callbacks.History:
         """Train a compiled model by this plan, with true epochs: each is one pass over the data.
 
         Before the first update the model is compared with the plan, and behind each pass the number of
-        updates with the clock's. Callbacks and validation see one training.
+        updates with the clock's. Callbacks and validation see one training. A loss that is not finite stops it.
 
         Args:
             model: compiled with `plan.learning_rate`, or with a learning rate of its own.
@@ -155,11 +167,19 @@ class Plan:
                 of batches of any size, or a function that makes one for each pass.
             y: targets, beside arrays.
             sample_weight: weights, beside arrays.
-            **arguments: `seed` (0; the order of arrays in each pass follows from it, `None` leaves them in
-                order), and what Keras's `fit` takes: `validation_data`, `callbacks`, `verbose`,
-                `class_weight` and so on. `max_device_batch` is for batches that are larger than what the
-                device holds: each is then taken in micro-batches of at most so many examples within the training
-                step, for one update.
+            seed: the order of arrays in each pass follows from it; `None` leaves them in order.
+            checkpoint_dir: a folder in which the training is kept while it runs: weights, optimizer, metrics,
+                random generators, the callbacks' state and the place in the data. Where it holds a
+                checkpoint, training goes on from there, bit for bit. The last two are kept.
+            save_every: updates between two checkpoints; each pass ends with one too.
+            on_change: what to do where plan, model, data or callbacks are not those of the checkpoint: `"raise"`,
+                `"override"` (go on with what is given now) or `"checkpoint"` (by the plan in the checkpoint).
+            roll_back: where the loss is not finite, go back to the last checkpoint and multiply the learning
+                rate by this from there on, above 0 and below 1; `None` stops with the error.
+            max_device_batch: the most examples that the device holds; a larger batch is taken in micro-batches
+                within the training step, for one update.
+            **arguments: what Keras's `fit` takes: `validation_data`, `callbacks`, `verbose`, `class_weight` and
+                so on.
 
         Micro-batches give what the large batch gives, to float accuracy, for losses that are means or sums over
         the examples: weights, losses and metrics. Three things see each micro-batch by itself: BatchNorm, which
@@ -170,8 +190,10 @@ class Plan:
             The `History` of the training.
 
         Raises:
-            ValueError: if the model or the data do not fit the plan; both numbers are said.
+            ValueError: if the model or the data do not fit the plan, both numbers are said; if the folder cannot be
+                written or holds another training, the difference is said; or an argument is out of range.
             TypeError: if an argument is given that the plan decides, such as `batch_size`.
+            LossNotFinite: if the loss is not finite, and `roll_back` does not help.
 
         Example:
 
@@ -191,7 +213,20 @@ class Plan:
         """
         from kwarmup.fit import fit
 
-        return fit(self, model, x, y, sample_weight, **arguments)
+        return fit(
+            self,
+            model,
+            x,
+            y,
+            sample_weight,
+            seed=seed,
+            checkpoint_dir=checkpoint_dir,
+            save_every=save_every,
+            on_change=on_change,
+            roll_back=roll_back,
+            max_device_batch=max_device_batch,
+            **arguments,
+        )
 
     def batches(self, x: Any, y: Any = None, sample_weight: Any = None, seed: int | None = 0) -> Any:
         """Return the batches of the whole run, for `model.fit(plan.batches(x, y), **plan.fit_arguments)`.

@@ -113,8 +113,6 @@ def place(plan: Plan, epoch: int, begun: int = 0) -> tuple[int, int]:
 def follow(model: keras.Model, before: Plan, plan: Plan, epoch: int) -> None:
     """Let a model that is trained by one plan go on by another from pass `epoch` on.
 
-    Schedules of the plan before are replaced: the learning rate, and what else the optimizer has on its clock.
-
     Raises:
         ValueError: if the two plans differ in what is over already.
     """
@@ -126,6 +124,11 @@ def follow(model: keras.Model, before: Plan, plan: Plan, epoch: int) -> None:
             f"the same past as the plan in force, {then[0]:,} batches and {then[1]:,} examples",
             f"with_batch_size(plan, 128, epoch={epoch})",
         )
+    put_in_place(model, before, plan)
+
+
+def put_in_place(model: keras.Model, before: Plan, plan: Plan) -> None:
+    """Put the schedules of a plan where those of another are: the learning rate, and all that is on its clock."""
     optimizer: Any = model.optimizer
     if isinstance(unscaled(optimizer), Schedule):
         replace(optimizer, plan.learning_rate)

@@ -7,20 +7,25 @@ import contextlib
 import json
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
-from kwarmup import checkpoint, identity, state
+from kwarmup import applied, checkpoint, identity, replan, scaled, state
 from kwarmup.errors import Code, message, value_error
-from kwarmup.plan import Plan
+from kwarmup.finite import LossNotFinite
+from kwarmup.plan import Plan, PlanWarning
 from kwarmup.profile import Profile
-from kwarmup.scaled import unscaled
-from kwarmup.schedule import Schedule
 
 _SHOWN = 12
+#: So often in a row a training may go back without getting past the place where it went wrong.
+_TRIES = 5
 
 
 class Preempted(SystemExit):
@@ -53,13 +58,21 @@ class Keeper:
         facts: what else must be the same when training goes on, as plain data.
         on_change: `"raise"`, `"override"` (go on with what is given now) or `"checkpoint"` (by the plan in the
             checkpoint).
+        roll_back: what the learning rate is multiplied with where `go_back` is called; `None` if it never is.
 
     Raises:
         ValueError: if the folder cannot be written, or the checkpoint in it is of another training.
     """
 
     def __init__(
-        self, folder: Any, every: int, plan: Plan, model: keras.Model, facts: dict[str, Any], on_change: str
+        self,
+        folder: Any,
+        every: int,
+        plan: Plan,
+        model: keras.Model,
+        facts: dict[str, Any],
+        on_change: str,
+        roll_back: float | None = None,
     ):
         if on_change not in ("raise", "override", "checkpoint"):
             raise value_error(
@@ -67,7 +80,7 @@ class Keeper:
             )
         if not isinstance(every, int) or every < 1:
             raise value_error("save_every", every, "a number of updates, 1 or more", "save_every=1000")
-        self.every, self.plan, self.model = every, plan, model
+        self.every, self.plan, self.model, self.roll_back = every, plan, model, roll_back
         self.epoch = self.begun = 0
         self.finished = False
         # As they come back from a file: here a plan that cannot be written is refused, not behind hours.
@@ -76,9 +89,13 @@ class Keeper:
         self._folder = checkpoint.prepare(folder)
         self._asked_to_end = False
         self._first = self._steps = self._done = 0
+        self._lowered = 1.0  # by what the learning rate was multiplied where training went back
+        self._tries, self._failed_at, self._back_at = 0, -1, -1
+        self._last: int | None = None
         self._found = checkpoint.newest(self._folder)
         if self._found is not None:
             self._accept(self._found.facts, on_change)
+            self._lowered, self._last = self._found.facts["lowered"], self._found.facts["place"][0]
 
     def _accept(self, facts: dict[str, Any], on_change: str) -> None:
         changed = list(identity.differences(facts["facts"], self._facts))
@@ -101,14 +118,22 @@ class Keeper:
             raise OtherTraining(text, lines)
         self.epoch, self.begun, self.finished = facts["epoch"], facts["begun"], facts["finished"]
         if planned and on_change == "checkpoint":
-            self.plan, self._plan = Plan.from_dict(facts["plan"]), facts["plan"]
-            if isinstance(unscaled(self.model.optimizer), Schedule):
-                # Nothing has been traced yet, so the schedule that is set here is the one that is compiled.
-                self.model.optimizer.learning_rate = self.plan.learning_rate
+            self._plan = facts["plan"]
+            self._go_on_by(facts["plan"])
         elif planned:
             self._check_place(facts)
             # A longer plan goes on behind the end of a shorter one.
             self.finished = self.epoch == self.plan.clock.epochs
+            return
+        self._go_on_by(facts["in_force"])
+
+    def _go_on_by(self, data: dict[str, Any]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PlanWarning)  # said where the plan was made
+            plan = Plan.from_dict(data)
+        if plan != self.plan:
+            replan.put_in_place(self.model, self.plan, plan)
+            self.plan = plan
 
     def _check_place(self, facts: dict[str, Any]) -> None:
         """Does the plan that is given now stand where the one in the checkpoint stood?"""
@@ -133,15 +158,67 @@ class Keeper:
     def begin(self, training: keras.callbacks.CallbackList) -> None:
         """Take a training into care behind its callbacks' `on_train_begin`, and restore what there is of it."""
         self._training = training
+        if self.roll_back is not None:
+            scaled.install(self.model)
         self._callbacks = state.CallbackStates(training.callbacks)
         self.restore()
+        if self.roll_back is not None and self._found is None:
+            self._save()  # to have something to go back to
+
+    @property
+    def last(self) -> Path | None:
+        """The newest checkpoint."""
+        return None if self._last is None else checkpoint.path_of(self._folder, self._last)
+
+    def go_back(self, error: LossNotFinite) -> Plan:
+        """Go back to the newest checkpoint with a lower learning rate; return the plan in force there.
+
+        If training has come to nothing from there before, to the one before that: it may have been written when
+        the weights were still finite but no longer good.
+
+        Raises:
+            LossNotFinite: the same, if it has gone back too often.
+        """
+        error.gone_back = self._tries
+        if self.roll_back is None or self._tries == _TRIES:
+            raise error
+        if self._last == self._back_at:
+            checkpoint.forget(self._folder, self._back_at)
+        self._found = checkpoint.newest(self._folder)
+        if self._found is None:
+            raise error
+        facts = self._found.facts
+        self._tries, self._failed_at = self._tries + 1, max(self._failed_at, error.update)
+        self._last = self._back_at = facts["place"][0]
+        self._lowered *= self.roll_back
+        self.epoch, self.begun = facts["epoch"], facts["begun"]
+        self._go_on_by(facts["in_force"])
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()  # else Keras puts what it still holds in place of what is restored
+        self.restore()
+        warnings.warn(
+            f"The loss is {error.loss} at update {error.update:,}, with a learning rate of "
+            f"{error.learning_rate:.4g}. Training goes on from {self.last}, with {self._lowered:g} times the "
+            "planned learning rate.",
+            checkpoint.CheckpointWarning,
+            stacklevel=2,
+        )
+        return self.plan
 
     def restore(self) -> None:
         """Give variables and callbacks the values they had in the checkpoint; again, where they were reset."""
-        if self._found is not None:
-            state.put(state.variables(self.model), self._found.arrays)
-            self._callbacks.put(self._found.facts["callbacks"], self._found.arrays)
-            self.restore_generators()
+        if self._found is None:
+            return
+        facts = self._found.facts
+        if facts["factor"] is not None:
+            scaled.install(self.model)  # in place of a variable that the optimizer would have
+        state.put(state.variables(self.model), self._found.arrays)
+        self._callbacks.put(facts["callbacks"], self._found.arrays)
+        self.restore_generators()
+        if facts["factor"] is not None:
+            factor = facts["factor"] * self._lowered / facts["lowered"]
+            if factor != scaled.factor_of(self.model):
+                scaled.change(self.model, factor, applied.updates(self.model.optimizer))
 
     def restore_generators(self) -> None:
         """Bring random generators to where they stood, again where something has drawn from them since."""
@@ -185,6 +262,7 @@ class Keeper:
             self._save(finished=True)
 
     def _save(self, finished: bool = False) -> None:
+        self._training.finite.check()
         clock, tick = self.plan.clock, self._first + self._done
         epoch = bisect.bisect_right(range(1, clock.epochs + 1), tick, key=clock.first_micro_batch)
         # Asked of a callback, since on JAX a model has its variables in place only while one looks.
@@ -197,11 +275,24 @@ class Keeper:
             "finished": finished,
             "place": place,
             "plan": self._plan,
+            "in_force": json.loads(self.plan.to_json()),
+            "factor": scaled.factor_of(model),
+            "lowered": self._lowered,
             "facts": self._facts,
             "callbacks": states,
         }
         arrays |= state.take(state.variables(model)) | state.take_generators()
-        checkpoint.write(self._folder, place[0], checkpoint.Checkpoint(facts, arrays))
+        if not all(np.isfinite(ops.convert_to_numpy(weight)).all() for weight in model.trainable_variables):
+            warnings.warn(
+                f"No checkpoint was written at step {tick}: there are weights that are not finite.",
+                checkpoint.CheckpointWarning,
+                stacklevel=2,
+            )
+            return
+        if checkpoint.write(self._folder, tick, checkpoint.Checkpoint(facts, arrays)):
+            self._last = tick
+            if tick // clock.gradient_accumulation_steps > self._failed_at:
+                self._tries = 0
 
     @contextlib.contextmanager
     def watching_for_the_end(self, within: CodeType | None = None) -> Iterator[None]:

@@ -128,6 +128,12 @@ def install(model: keras.Model) -> Scaled:
     return scaled
 
 
+def factor_of(model: keras.Model) -> float | None:
+    """Return the factor in the optimizer of a model, `None` where there is none."""
+    rate = private.rate_of(model.optimizer)
+    return rate.factor if isinstance(rate, Scaled) else None
+
+
 def change(model: keras.Model, factor: float, updates: int) -> None:
     """Set the factor in the optimizer of a model behind `updates` updates; the next one is the first to use it."""
     install(model).assign(factor, updates)

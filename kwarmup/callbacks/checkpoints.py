@@ -12,6 +12,7 @@ import keras
 from kwarmup import guard, identity
 from kwarmup.batches import Batches
 from kwarmup.errors import Code, value_error
+from kwarmup.finite import FiniteLoss
 from kwarmup.plan import Plan
 from kwarmup.private import build
 from kwarmup.resume import Keeper, Preempted
@@ -76,6 +77,7 @@ class Checkpoints(keras.callbacks.CallbackList):
         self._folder, self._every, self._on_change = checkpoint_dir, save_every, on_change
         self._given = list(callbacks)
         self._keeper: Keeper | None = None
+        self.finite = FiniteLoss(model.optimizer, lambda: self._keeper.last if self._keeper else None)
         self._watch = contextlib.ExitStack()
         verbose = 1 if verbose == "auto" else verbose
         shown = {"verbose": verbose, "epochs": plan.clock.epochs, "steps": None}
@@ -180,10 +182,13 @@ class Checkpoints(keras.callbacks.CallbackList):
         # The last execution of several steps may be cut short.
         last = min(self._offset + batch, self._steps - 1)
         super().on_train_batch_end(last, logs)
+        done = self._epoch * self._steps + last + 1
+        self.finite.updated(logs, done // self.plan.clock.gradient_accumulation_steps, self._epoch)
         with self._handing_back():
             self._found().batch_ended(last + 1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.finite.check()
         super().on_epoch_end(epoch, logs)
         if not self.model.stop_training:
             passes = self.plan.clock.epochs if self._one_epoch else epoch + 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import final
 
-import keras
-
 from kwarmup import applied, scaled
 from kwarmup.errors import value_error
 from kwarmup.length import number
@@ -84,12 +82,10 @@ class PlateauDecay(Plateau):
             raise value_error(
                 "min_factor", min_factor, "a number from 0 up and below 1", "PlateauDecay(min_factor=1e-3)"
             )
-        # Kept here too, since checkpoints keep what belongs to the model, the optimizer or a callback.
-        self._variable: keras.Variable | None = None
 
     def begin(self) -> None:
         """Put a factor into the optimizer, if there is none."""
-        self._variable = scaled.install(self.model).variable
+        scaled.install(self.model)
 
     def act(self) -> None:
         """Lower the factor, but not below its least value; one that is there already is left alone."""

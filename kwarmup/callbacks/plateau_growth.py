@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import final
 
-import keras
-
 from kwarmup import applied, scaled
 from kwarmup.errors import value_error
 from kwarmup.length import number
@@ -90,8 +88,6 @@ class PlateauGrowth(Plateau):
         self.plan: Plan | None = None
         self._batch_size = 0  # decided on, from the next pass on
         self._left_over = 1.0  # factor of the learning rate, likewise
-        # Kept here too, since checkpoints keep what belongs to the model, the optimizer or a callback.
-        self._variable: keras.Variable | None = None
 
     def replan(self, plan: Plan, epoch: int) -> Plan:
         """Return the plan with the batch size that was decided on; `Plan.fit` calls this before each pass."""
@@ -128,7 +124,7 @@ class PlateauGrowth(Plateau):
                 "a training by a plan, whose batch size it can change",
                 "plan.fit(model, x, y, callbacks=[PlateauGrowth(max_batch_size=1024)])",
             )
-        self._variable = scaled.install(self.model).variable
+        scaled.install(self.model)
 
     def act(self) -> None:
         """Decide on a larger batch, and on what that leaves over for the learning rate."""

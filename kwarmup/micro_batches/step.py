@@ -33,7 +33,7 @@ def check(max_device_batch: Any) -> None:
 
 
 @contextlib.contextmanager
-def within_the_step(model: keras.Model, clock: Clock, max_device_batch: int | None) -> Iterator[None]:
+def within_the_step(model: keras.Model, clock: Clock | None, max_device_batch: int | None) -> Iterator[None]:
     """While inside, `fit` takes each batch in micro-batches of at most so many examples; one update a batch.
 
     The first micro-batch has what is left over, so that all others have one shape. Losses, gradients
@@ -42,13 +42,13 @@ def within_the_step(model: keras.Model, clock: Clock, max_device_batch: int | No
 
     Args:
         model: compiled.
-        clock: says how large batches are; where none is larger, nothing is done.
+        clock: says how large batches are; where none is larger, nothing is done. `None` if nobody knows yet.
         max_device_batch: the most examples whose activations are in memory at a time; `None` for any.
 
     Raises:
         ValueError: if the model's step or losses cannot be taken apart.
     """
-    if max_device_batch is None or largest(clock) <= max_device_batch:
+    if max_device_batch is None or clock is not None and largest(clock) <= max_device_batch:
         yield
         return
     check_losses(model.loss)
@@ -80,7 +80,7 @@ def _of_the_backend() -> Callable[[keras.Model, int], Any]:
 
 def largest(clock: Clock) -> int:
     """Return the examples of the largest batch that Keras is given in the run."""
-    return max(int(clock.micro_batches(epoch).max()) for epoch in range(clock.epochs))
+    return max(segment.micro_batch for _, segment in clock.segments_between(0, None))
 
 
 def _check_model(model: keras.Model) -> None:

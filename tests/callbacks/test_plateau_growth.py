@@ -1,17 +1,34 @@
 """PlateauGrowth: the batch grows where PlateauDecay would decay, with the same ratio to the learning rate."""
 
+import contextlib
 import warnings
 
 import keras
 import numpy as np
 import pytest
 
-from kwarmup import Plan, PlanWarning, PlateauDecay, PlateauGrowth, Record, hold, linear, warmup
+from kwarmup import SGD, Plan, PlanWarning, PlateauDecay, PlateauGrowth, Record, hold, linear, warmup
 
 pytestmark = pytest.mark.backend
 
 N = 120
 X = np.ones((N, 1), "float32")
+
+
+class Left(Exception):
+    pass
+
+
+class Leaves(keras.callbacks.Callback):
+    """Ends the process, or nearly so, at an update."""
+
+    def __init__(self, update):
+        super().__init__()
+        self.update = update
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) == self.update:
+            raise Left
 
 
 class Told(keras.callbacks.Callback):
@@ -110,6 +127,32 @@ def test_the_weights_are_those_of_the_plan_that_it_came_to():
         found.append(model.get_weights())
     for told, planned in zip(*found, strict=True):
         np.testing.assert_allclose(told, planned, atol=1e-6)
+
+
+def test_it_goes_on_from_a_checkpoint_by_the_plan_in_force(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(N, 3)).astype("float32"), rng.normal(size=(N, 1)).astype("float32")
+    found = []
+    for stops in ([], [5, 25, 55, 62]):
+        for stop in [*stops, None]:
+            plan = Plan(
+                learning_rate=0.1 * (warmup(epochs=2) >> linear()), batch_size=10, examples=N, epochs=8
+            )
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+            model.compile(SGD(plan.learning_rate, momentum=0.9 * warmup(epochs=8, start=0.5)), "mse")
+            callbacks = [Told(STILL), growth(max_batch_size=20), Record()]
+            if stop:
+                callbacks.append(Leaves(stop))
+            with contextlib.suppress(Left):
+                plan.fit(
+                    model, x, y, verbose=0, callbacks=callbacks, save_every=7, on_change="override",
+                    checkpoint_dir=tmp_path / str(len(stops)),
+                )  # fmt: skip
+        assert sizes(callbacks[1]) == [10] * 4 + [20] * 4
+        found.append([model.history.history["learning_rate"], *model.get_weights()])
+    for undisturbed, resumed in zip(*found, strict=True):
+        np.testing.assert_array_equal(undisturbed, resumed)
 
 
 def test_the_same_object_begins_anew_in_another_training():

@@ -82,27 +82,47 @@ def ramp(examples, passes):
     )
 
 
+class Steady(keras.callbacks.Callback):
+    """Seconds within passes, from the end of the first batch to the end of the last, without any switch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.before = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.perf_counter()
+        if self.before is not None:
+            self.seconds += now - self.before
+        self.before = now
+
+
 def steady(examples, passes, rounds):
-    """Seconds of a whole ramp, beside separate plain calls; everything has been traced in warm-up rounds."""
+    """Seconds within the passes of a ramp, beside separate plain calls; all is traced in warm-up rounds."""
     x, y = data(examples)
     plan = ramp(examples, passes)
     planned, plain, control = (network(plan.learning_rate) for _ in range(3))
 
-    def calls(model):
+    def in_ramp(model, callbacks):
+        plan.fit(model, x, y, verbose=0, callbacks=callbacks)
+
+    def calls(model, callbacks):
         for size in SIZES:
-            model.fit(x, y, batch_size=size, epochs=passes, verbose=0)
+            model.fit(x, y, batch_size=size, epochs=passes, verbose=0, callbacks=callbacks)
 
     def timed(train, model):
         def once():
             model.optimizer.iterations.assign(0)  # where a plan begins
-            begun = time.perf_counter()
-            train(model)
-            return time.perf_counter() - begun
+            inside = Steady()
+            train(model, [inside])
+            return inside.seconds
 
         return once
 
     variants = {
-        "plan.fit, a ramp": timed(lambda model: plan.fit(model, x, y, verbose=0), planned),
+        "plan.fit, a ramp": timed(in_ramp, planned),
         "plain fit calls": timed(calls, plain),
         "plain fit calls again (A/A)": timed(calls, control),
     }

@@ -283,6 +283,17 @@ def test_the_limit_of_the_device_is_handed_on_where_it_is_given(folder, monkeypa
     trained(*FLAT, "--epochs", "1", *given)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_a_batch_larger_than_the_device_ends_with_the_same_weights(folder):
+    arguments = [*FLAT, "--epochs", "2", "--batch-size", "8 * (hold(epochs=1) >> hold(2))"]
+    trained(*arguments)
+    trained(*arguments, "--max-device-batch", "4")
+    whole, parts = (keras.models.load_model(f"saved_models/squares/{n}/model.keras") for n in (1, 2))
+    for one, other in zip(whole.get_weights(), parts.get_weights(), strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
+    assert read("saved_models/squares/2", "metrics.json")["updates"] == 8
+
+
 # Training that goes on
 
 

@@ -88,8 +88,8 @@ class PlateauDecay(Plateau):
         scaled.install(self.model)
 
     def act(self) -> None:
-        """Lower the factor, but not below its least value; one that is there already is left alone."""
+        """Lower the factor, but not below its least value; one that is there, or below already, is left alone."""
         factor = scaled.install(self.model).factor
-        lower = max(factor * self.factor, min(self.min_factor, factor))
+        lower = max(factor * self.factor, self.min_factor)
         if lower < factor:
             scaled.change(self.model, lower, applied.updates(self.model.optimizer))

@@ -68,7 +68,7 @@ def _sums(ours: list[Any], theirs: list[Any]) -> list[Any]:
 def _sum(ours: Any, theirs: Any) -> Any:
     if ours is None or theirs is None:
         return theirs if ours is None else ours
-    if hasattr(ours, "indices") and hasattr(theirs, "indices"):
+    if _sparse(ours) and _sparse(theirs):
         # Gradients of embeddings on TensorFlow. One behind the other they are those of the large batch, which
         # matters to an optimizer: it takes their norm row by row.
         rows = ops.concatenate([ours.values, theirs.values])
@@ -76,8 +76,13 @@ def _sum(ours: Any, theirs: Any) -> Any:
     return ops.convert_to_tensor(ours) + ops.convert_to_tensor(theirs)
 
 
+def _sparse(gradient: Any) -> bool:
+    # tf.IndexedSlices, which cannot be named here; tensors of torch have indices too.
+    return hasattr(gradient, "dense_shape")
+
+
 def _each(function: Callable[..., Any], gradient: Any, *arguments: Any) -> Any:
-    if hasattr(gradient, "indices"):
+    if _sparse(gradient):
         return type(gradient)(function(gradient.values, *arguments), gradient.indices, gradient.dense_shape)
     return function(gradient, *arguments)
 

@@ -6,6 +6,7 @@ import bisect
 import contextlib
 import json
 import signal
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -289,10 +290,13 @@ class Keeper:
                 stacklevel=2,
             )
             return
-        if checkpoint.write(self._folder, tick, checkpoint.Checkpoint(facts, arrays)):
+        point = checkpoint.Checkpoint(facts, arrays)
+        if checkpoint.write(self._folder, tick, point):
             self._last = tick
             if tick // clock.gradient_accumulation_steps > self._failed_at:
                 self._tries = 0
+        elif self._asked_to_end:
+            _save_elsewhere(tick, point)
 
     @contextlib.contextmanager
     def watching_for_the_end(self, within: CodeType | None = None) -> Iterator[None]:
@@ -321,6 +325,19 @@ class Keeper:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
         if self._asked_to_end:  # in the last pass, which has come to its end
             signal.raise_signal(signal.SIGTERM)
+
+
+def _save_elsewhere(tick: int, point: checkpoint.Checkpoint) -> None:
+    # The process is about to end, and what it has in memory would end with it.
+    with contextlib.suppress(OSError):
+        folder = Path(tempfile.mkdtemp(prefix="kwarmup-"))
+        if checkpoint.write(folder, tick, point):
+            warnings.warn(
+                f"The training was saved to {folder} instead, and goes on from there with "
+                f'checkpoint_dir="{folder}".',
+                checkpoint.CheckpointWarning,
+                stacklevel=2,
+            )
 
 
 def _readable(plan: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kwarmup import Plan, PlanWarning, Record, cosine, hold, linear, warmup
+from kwarmup import Plan, PlanWarning, Record, checkpoint, cosine, hold, linear, warmup
 from kwarmup.checkpoint import CheckpointWarning
 
 BACKEND = keras.backend.backend()
@@ -782,6 +783,29 @@ def test_sigterm_saves_at_once_and_ends_with_143(tmp_path, handler):
         assert max((tmp_path / "ended").glob("step-*")).name == f"step-{step:012d}"
     assert_same(case.start(tmp_path / "ended", seed=99), expected)
     assert handler == [] and signal.getsignal(signal.SIGTERM).__name__ == "<lambda>"
+
+
+def test_on_a_full_disk_sigterm_saves_elsewhere(tmp_path, handler, monkeypatch):
+    case = Case(callbacks=lambda: [Terminated()], save_every=1000)
+    expected = case.start(tmp_path / "undisturbed")
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "other"))
+    real = checkpoint.write
+
+    def full(folder, *arguments):
+        if folder.parent.name == "other":
+            return real(folder, *arguments)
+        warnings.warn("no space", CheckpointWarning, stacklevel=2)
+        return False
+
+    Terminated.places = (("batch", 0, 4),)
+    with monkeypatch.context() as patched, pytest.warns(CheckpointWarning) as said, pytest.raises(SystemExit):
+        patched.setattr(checkpoint, "write", full)
+        case.start(tmp_path / "ended")
+    (elsewhere,) = (tmp_path / "other").iterdir()
+    words = f'saved to {elsewhere} instead, and goes on from there with checkpoint_dir="{elsewhere}"'
+    assert any(words in str(warning.message) for warning in said)
+    assert_same(case.start(elsewhere, seed=5), expected)
 
 
 def test_sigterm_in_the_last_pass_is_handed_on_behind_the_end(tmp_path, handler):

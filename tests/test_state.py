@@ -53,6 +53,20 @@ def test_other_variables_are_refused_and_none_is_assigned(model, words):
     assert values(other) == before
 
 
+@pytest.mark.backend
+def test_the_generator_of_torch_comes_back():
+    kept = state.take_generators()
+    if keras.backend.backend() != "torch":
+        assert kept == {}
+        return
+    import torch
+
+    first, behind = torch.rand(3), state.take_generators()
+    state.put_generators(kept)
+    assert torch.equal(torch.rand(3), first)
+    assert behind["generators/0"].tobytes() == state.take_generators()["generators/0"].tobytes()
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int32", "uint8", "bool"])
 def test_every_type_comes_back(dtype):
     numbers = np.array([[0.0, 1.5, 3.0], [100.0, 0.25, 7.0]])

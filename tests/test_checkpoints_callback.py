@@ -146,6 +146,20 @@ def test_an_early_stop_is_an_end(tmp_path):
     assert_same(case.start(tmp_path / "crashed", seed=9), expected)
 
 
+def test_an_ended_training_of_averaged_weights_stays_as_its_callbacks_left_it(tmp_path):
+    """Keras puts the averages in place again, behind which the best weights are others."""
+    case = Plain(
+        make_plan(batch_size=12, epochs=5),
+        lambda plan: make_model(plan, keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5)),
+        callbacks=lambda: [
+            keras.callbacks.EarlyStopping("loss", patience=0, mode="max", restore_best_weights=True)
+        ],
+    )
+    expected = case.start(tmp_path)
+    assert len(expected.history[1]) < 5  # the loss falls, which was to be a reason to stop
+    assert_same(case.start(tmp_path, seed=9), expected)
+
+
 class Numbers(keras.callbacks.Callback):
     """Notes which batches it hears of; in the class, so that it survives a crash."""
 

@@ -21,7 +21,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kwarmup import SGD, Plan, cosine, hold, linear, warmup
+from kwarmup import SGD, Plan, PlateauDecay, cosine, hold, linear, warmup
+from kwarmup.scaled import factor_of
 
 EXAMPLES, EPOCHS, SAVE_EVERY = 240, 4, 2
 
@@ -112,6 +113,8 @@ def main() -> None:
         kill_at_call(where, int(number))
     x, y = data()
     stop = keras.callbacks.EarlyStopping("val_loss", patience=2, min_delta=1e-4, restore_best_weights=True)
+    # Demanding, so that it fires several times.
+    plateau = PlateauDecay("loss", factor=0.8, patience=2, min_delta=0.1, steps=5)
     today = plan()
     # What is restored must not lean on a seed: behind a kill the model starts with other weights.
     begun = list(Path(arguments.checkpoints).glob("step-*"))
@@ -122,7 +125,7 @@ def main() -> None:
         x,
         y,
         validation_data=data(1),
-        callbacks=[stop, at],
+        callbacks=[plateau, stop, at],
         verbose=0,
         checkpoint_dir=arguments.checkpoints,
         save_every=SAVE_EVERY,
@@ -135,6 +138,7 @@ def main() -> None:
         "history": history.history,
         "epoch": history.epoch,
         "best": [stop.best, stop.best_epoch, stop.wait],
+        "plateau": [plateau.best, plateau.bad_checks, factor_of(trained)],
     }
     arguments.result.write_text(json.dumps(result))
 

@@ -34,7 +34,8 @@ def train_step(model: Any, most: int) -> Callable[[Any], Any]:
                 more,
                 lambda i: micro_batch(_rows(data, first + i * most, size), most / whole),
                 share,
-                # XLA wants shapes that stay as they are, and sparse gradients grow with each sum.
+                # XLA wants shapes that stay as they are, and sparse gradients grow with each sum. Where a norm
+                # is clipped there, it is that of the dense gradient, and not one taken row by row.
                 dense=model.jit_compile,
             )
         weights = model.trainable_weights

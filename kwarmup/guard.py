@@ -87,7 +87,7 @@ def compare(name: str, who: str, real: Any, clock: Clock, planned: Any) -> None:
 
 def _has_skipped(optimizer: keras.optimizers.Optimizer, done: int, planned: int) -> bool:
     # Under a dynamic loss scale, steps whose gradients overflow are skipped and not counted.
-    return hasattr(optimizer, "inner_optimizer") and 0 < done < planned
+    return hasattr(optimizer, "inner_optimizer") and done < planned
 
 
 def check_fit(plan: Plan, epochs: int, steps: int | None) -> None:

@@ -33,19 +33,19 @@ class Plateau(keras.callbacks.Callback):
     ):
         super().__init__()
         if not isinstance(monitor, str):
-            raise type_error("monitor", monitor, "a name in the logs", self._line('"val_loss"'))
+            raise type_error("monitor", monitor, "a name in the logs", self.line('"val_loss"'))
         if mode not in ("auto", "min", "max"):
-            write = self._line(f'"{monitor}", mode="max"')
+            write = self.line(f'"{monitor}", mode="max"')
             raise value_error("mode", mode, '"auto", "min" or "max"', write)
         self.monitor, self.mode = monitor, mode
-        self.patience = self._count("patience", patience, 1)
-        self.min_delta = number("min_delta", min_delta, self._line("min_delta=1e-4"))
+        self.patience = self.whole_number("patience", patience, 1)
+        self.min_delta = number("min_delta", min_delta, self.line("min_delta=1e-4"))
         if self.min_delta < 0:
-            raise value_error("min_delta", min_delta, "a number, 0 or more", self._line("min_delta=1e-4"))
-        self.cooldown = self._count("cooldown", cooldown, 0)
+            raise value_error("min_delta", min_delta, "a number, 0 or more", self.line("min_delta=1e-4"))
+        self.cooldown = self.whole_number("cooldown", cooldown, 0)
         for unit, length in (("epochs", epochs), ("steps", steps)):
             if length is not None:
-                self._count(unit, length, 1)
+                self.whole_number(unit, length, 1)
         every = Length.read(type(self).__name__, epochs=epochs, steps=steps)
         self.by_steps = every.unit == "steps"
         self.interval = int(every.value or 1)
@@ -54,7 +54,7 @@ class Plateau(keras.callbacks.Callback):
                 "monitor",
                 monitor,
                 "what is measured in training, since nothing is validated within a pass",
-                self._line(f'"{monitor.removeprefix("val_")}", steps={self.interval}'),
+                self.line(f'"{monitor.removeprefix("val_")}", steps={self.interval}'),
             )
         self._begin_anew(0)
 
@@ -155,7 +155,7 @@ class Plateau(keras.callbacks.Callback):
             "mode",
             Code(f'mode="auto" with monitor="{self.monitor}"'),
             '"min" or "max", since nothing tells which end of it is the better one',
-            self._line(f'"{self.monitor}", mode="max"'),
+            self.line(f'"{self.monitor}", mode="max"'),
         )
 
     def _look_up(self, logs: dict[str, Any] | None) -> float:
@@ -165,7 +165,7 @@ class Plateau(keras.callbacks.Callback):
         hint = ""
         if self.monitor.startswith("val_"):
             hint = "model.fit(..., validation_data=(x, y)); with validation_freq=2 also "
-        write = hint + self._line(f'"{self.monitor}", epochs=2') if hint else self._line('"loss"')
+        write = hint + self.line(f'"{self.monitor}", epochs=2') if hint else self.line('"loss"')
         raise value_error("monitor", self.monitor, f"one of {', '.join(logs)}", write)
 
     def _sums(self) -> list[float]:
@@ -176,15 +176,17 @@ class Plateau(keras.callbacks.Callback):
                 "monitor",
                 self.monitor,
                 f"a mean over the training data, such as {', '.join(m.name for m in means)}",
-                self._line('"loss", steps=500'),
+                self.line('"loss", steps=500'),
             )
         return [float(ops.convert_to_numpy(value)) for value in (found[0].total, found[0].count)]
 
-    def _line(self, arguments: str) -> str:
+    def line(self, arguments: str) -> str:
+        """Return the line to write, for errors."""
         return f"{type(self).__name__}({arguments})"
 
-    def _count(self, name: str, value: Any, least: int) -> int:
-        write = self._line(f'"loss", {name}={max(10, least)}')
+    def whole_number(self, name: str, value: Any, least: int) -> int:
+        """Return an argument as the number it is; raise where it is none, or below the least."""
+        write = self.line(f'"loss", {name}={max(10, least)}')
         count = number(name, value, write)
         if not isinstance(count, int) or count < least:
             raise value_error(name, value, f"a whole number, {least} or more", write)

@@ -221,7 +221,7 @@ def test_a_changed_plan_is_taken_where_one_says_so(begun, tmp_path):
     expected = Plain(EVEN).start(tmp_path / "undisturbed")
     for change in ("checkpoint", "override"):
         shutil.copytree(begun, tmp_path / change)
-        changed = Plain(make_plan(batch_size=12, learning_rate=0.5, epochs=6))
+        changed = Plain(make_plan(batch_size=12, learning_rate=0.02, epochs=6))
         found = changed.start(tmp_path / change, on_change=change)
         assert (found.arrays == expected.arrays) == (change == "checkpoint")
         assert len(found.history[1]) == (4 if change == "checkpoint" else 6)

@@ -76,18 +76,23 @@ class PlateauGrowth(Plateau):
         steps: int | None = None,
     ):
         super().__init__(monitor, patience, min_delta, mode, cooldown, epochs, steps)
-        self.factor = number("factor", factor, "PlateauGrowth(factor=0.5, max_batch_size=1024)")
+        self.factor = number("factor", factor, self.line("factor=0.5"))
         if not 0 < self.factor < 1:
             raise value_error(
                 "factor",
                 factor,
                 "a number above 0 and below 1",
-                "PlateauGrowth(factor=0.5, max_batch_size=1024)",
+                self.line("factor=0.5"),
             )
-        self.max_batch_size = self._count("max_batch_size", max_batch_size, 1)
+        self.max_batch_size = self.whole_number("max_batch_size", max_batch_size, 1)
         self.plan: Plan | None = None
         self._batch_size = 0  # decided on, from the next pass on
         self._left_over = 1.0  # factor of the learning rate, likewise
+
+    def line(self, arguments: str) -> str:
+        """Return the line to write, for errors."""
+        limit = "" if "max_batch_size" in arguments else ", max_batch_size=1024"
+        return f"PlateauGrowth({arguments}{limit})"
 
     def replan(self, plan: Plan, epoch: int) -> Plan:
         """Return the plan with the batch size that was decided on; `Plan.fit` calls this before each pass."""

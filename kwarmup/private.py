@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 
 
 def schedule_of(
@@ -85,3 +87,29 @@ def build(model: keras.Model, batch: Any) -> None:
     strategy = getattr(model, "distribute_strategy", None)
     with strategy.scope() if strategy is not None else contextlib.nullcontext():
         trainer._symbolic_build(data_batch=batch)
+
+
+def shared_seed_generator() -> keras.random.SeedGenerator | None:
+    """Return the generator behind random operations that were given no seed; `None` before its first use.
+
+    It belongs to no model, so no list of variables holds it.
+    """
+    return global_state.get_global_attribute("global_seed_generator")
+
+
+def tensorflow_seeds() -> random.Random | None:
+    """Return what TensorFlow draws seeds from for operations that were given none; `None` if they are random.
+
+    `tf.random.set_seed` begins it anew; nothing public tells where it stands.
+    """
+    from tensorflow.python.eager import context
+
+    return getattr(context.context(), "_rng", None)
+
+
+def tracked(thing: keras.Model | keras.optimizers.Optimizer) -> dict[str, Any]:
+    """Return what a model or an optimizer knows about its own: the lists that its variables and metrics are in.
+
+    Setting `optimizer.learning_rate` changes these lists, and no public door changes them back.
+    """
+    return vars(thing._tracker)

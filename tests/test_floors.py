@@ -22,7 +22,7 @@ TABLE = """
 0 errors length shapes
 1 clock curve growth layout pieces places profile recipes/ sizes verbs
 2 applied batches checkpoint finite fit guard identity micro_batches/ optimizers/ pipeline plan plateau plot
-2 private replan resume scaled schedule sources state
+2 private replan resume scaled schedule sources state untouched
 3 callbacks/ export
 4 __init__ __main__ cli/
 """

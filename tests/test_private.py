@@ -13,6 +13,9 @@ from kwarmup.private import (
     output_loss_trackers,
     rate_of,
     schedule_of,
+    shared_seed_generator,
+    tensorflow_seeds,
+    tracked,
 )
 
 
@@ -91,3 +94,28 @@ def test_a_mask_is_found_on_the_tensor_it_goes_with():
         [True, False, True]
     ]
     assert mask_of(keras.layers.Embedding(4, 2)(words)) is None
+
+
+def test_the_generator_that_all_share_is_found():
+    keras.random.uniform(())
+    state = shared_seed_generator().state
+    before = keras.ops.convert_to_numpy(state).tolist()
+    keras.random.uniform(())
+    assert keras.ops.convert_to_numpy(state).tolist() != before
+
+
+def test_the_seeds_of_tensorflow_are_found():
+    import tensorflow as tf
+
+    tf.random.set_seed(3)
+    before = tensorflow_seeds().getstate()
+    tf.data.Dataset.range(3).shuffle(3)
+    assert tensorflow_seeds().getstate() != before
+
+
+def test_the_list_that_a_schedule_takes_the_learning_rate_out_of_is_found():
+    optimizer = keras.optimizers.SGD(0.1)
+    _, variables = tracked(optimizer)["config"]["variables"]
+    assert [id(variable) for variable in variables] == [id(variable) for variable in optimizer.variables]
+    optimizer.learning_rate = Schedule(warmup(steps=3))
+    assert len(variables) == 1

@@ -5,6 +5,7 @@ from .callbacks.checkpoints import Checkpoints as Checkpoints
 from .callbacks.guard import Guard as Guard
 from .callbacks.plateau_decay import PlateauDecay as PlateauDecay
 from .callbacks.plateau_growth import PlateauGrowth as PlateauGrowth
+from .callbacks.noise_scale_monitor import NoiseScaleMonitor as NoiseScaleMonitor
 from .callbacks.progress import Progress as Progress
 from .callbacks.record import Record as Record
 from .callbacks.warmup_decay import WarmupDecay as WarmupDecay
@@ -13,6 +14,8 @@ from .curve import Curve as Curve
 from .export import ExportError as ExportError
 from .export import export as export
 from .finite import LossNotFinite as LossNotFinite
+from .measure.noise_scale import NoiseScale as NoiseScale
+from .measure.noise_scale import noise_scale as noise_scale
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
 from .optimizers import AdamW as AdamW

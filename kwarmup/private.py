@@ -113,3 +113,11 @@ def tracked(thing: keras.Model | keras.optimizers.Optimizer) -> dict[str, Any]:
     Setting `optimizer.learning_rate` changes these lists, and no public door changes them back.
     """
     return vars(thing._tracker)
+
+
+def second_moments(optimizer: keras.optimizers.Adam) -> list[Any]:
+    """Return Adam's running averages of squared gradients, in the order of the model's trainable variables.
+
+    The public list of an optimizer's variables tells them from first moments by their names alone.
+    """
+    return optimizer._velocity_hats if optimizer.amsgrad else optimizer._velocities

@@ -20,10 +20,10 @@ PACKAGE = Path(kwarmup.__file__).parent
 # A file, or a folder with all files in it. A new file belongs into this table.
 TABLE = """
 0 errors length shapes
-1 clock curve growth layout pieces places profile recipes/ sizes verbs
-2 applied batches checkpoint finite fit guard identity micro_batches/ optimizers/ pipeline plan plateau plot
-2 private replan resume scaled schedule sources state untouched
-3 callbacks/ export
+1 clock curve growth layout noise pieces places profile recipes/ sizes verbs
+2 applied batches checkpoint finite fit gradient gradient_batches guard identity micro_batches/ optimizers/ parts
+2 pipeline plan plateau plot private replan resume scaled schedule sources state untouched
+3 callbacks/ export measure/
 4 __init__ __main__ cli/
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()]

@@ -1,0 +1,146 @@
+"""Follow the gradient noise scale along a training, from parts of the batches that are trained anyway."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, final
+
+import keras
+import numpy as np
+from keras import ops
+
+from kwarmup import noise
+from kwarmup.errors import Code, value_error
+from kwarmup.parts import FIGURES, measuring, replaced
+
+#: Measured steps whose parts must give the batch's own gradient before it is made from them.
+_TRIALS = 3
+#: The squared relative distance below which two gradients in single precision are the same.
+_SAME = 1e-6
+
+
+@final
+class NoiseScaleMonitor(keras.callbacks.Callback):
+    """Estimates the noise scale during `fit`, and adds it as `noise_scale` to the logs of each epoch.
+
+    Every so many updates, from the second on, the gradient of a batch is made from those of its parts: their scatter tells
+    tr(Sigma), their mean |G|^2. Both are averaged with fading weights and keep their sign; their ratio is
+    taken when it is read. Two parts of one batch say little: the interval tells how much is known.
+
+    Training stays as it is. Where a batch's gradient is the mean of those of its parts, as the first
+    measured steps show, the parts take the place of the batch and nothing is computed twice. Where it is
+    not (dropout, batch normalisation, masks), the parts are measured beside the step, at the price of
+    one more gradient. An optimizer that accumulates gradients, any loss, half precision and a training step
+    of one's own do not matter; several updates an execution are measured as one, by the last.
+
+    Put it before the callbacks that read logs.
+
+    Args:
+        every: updates between two measurements.
+        parts: how many parts a batch is cut into. More say more, and cost more.
+        decay: of the averages, with each measurement.
+        examples: how many the training data holds. Batches drawn from few examples share some of their noise,
+            which |G|^2 is corrected for; `None` for so many that this does not matter.
+
+    Raises:
+        ValueError: if a number is out of range; when training begins, if the model is spread over replicas.
+
+    Paper: McCandlish et al. 2018, appendix A.1.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from kwarmup import NoiseScaleMonitor
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    >>> model.set_weights([np.zeros((1, 1))])
+    >>> model.compile(keras.optimizers.SGD(0.0), "mse")
+    >>> y = np.array([1.0, 3.0, 3.0, 1.0])  # gradients are -2 and -6: their mean is -4
+    >>> monitor = NoiseScaleMonitor(every=1, parts=4, examples=4)
+    >>> history = model.fit(np.ones((4, 1)), y, batch_size=4, epochs=2, verbose=0, callbacks=[monitor])
+    >>> [round(scale, 4) for scale in history.history["noise_scale"]]  # nothing before the second update
+    [nan, 0.3333]
+    """
+
+    def __init__(self, every: int = 10, parts: int = 2, decay: float = 0.99, examples: int | None = None):
+        super().__init__()
+        for name, value, least in (("every", every, 1), ("parts", parts, 2), ("examples", examples, 2)):
+            if (value is None and name == "examples") or (type(value) is int and value >= least):
+                continue
+            raise value_error(
+                name, value, f"a whole number, {least} or more", f"NoiseScaleMonitor({name}={10 * least})"
+            )
+        if not 0 <= decay < 1:
+            raise value_error("decay", decay, "a number from 0 to below 1", "NoiseScaleMonitor(decay=0.99)")
+        self.every, self.parts, self.decay, self.examples = every, parts, decay, examples
+        self._begin()
+
+    def _begin(self) -> None:
+        self.averages = noise.NOTHING
+        self.step = self.agreed = 0
+        self.due = 1  # the first execution may still make variables of metrics, which could not be undone
+        self._functions: dict[bool, tuple[Any, Any]] = {}
+
+    @property
+    def estimate(self) -> noise.Estimate:
+        """What is known now: `value`, `interval`, `trace` and `squared_norm`; NaN before the first measurement."""
+        return noise.averaged(self.averages, self.decay)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._begin()
+        replicas = getattr(getattr(self.model, "distribute_strategy", None), "num_replicas_in_sync", 1)
+        if replicas != 1:
+            raise value_error(
+                "model",
+                Code(f"{self.model.name}, spread over {replicas} replicas"),
+                "a model on one device",
+                "model.fit(x, y) without NoiseScaleMonitor",
+            )
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.step >= self.due:
+            self.due = self.step + self.every
+            self._measure_next()
+        self.step += self.model.steps_per_execution
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None:
+            logs["noise_scale"] = float(self.estimate.value)
+
+    def _measure_next(self) -> None:
+        """Let the execution that follows measure: it puts the plain one back, whatever happens in it."""
+        model: Any = self.model
+        plain = model.train_function
+        train_step, function = self._function(split=self.agreed >= _TRIALS)
+
+        def once(*arguments: Any) -> Any:
+            model.train_function = plain
+            with replaced(model, "train_step", train_step):  # on torch a function looks it up as it runs
+                found = function(*arguments)
+            logs = found[0] if isinstance(found, tuple) else found
+            self._absorb(ops.convert_to_numpy(logs.pop(FIGURES)).astype("float64"))
+            return found
+
+        model.train_function = once
+
+    def _function(self, split: bool) -> tuple[Any, Any]:
+        if split not in self._functions:
+            model: Any = self.model
+            plain, train_step = model.train_function, measuring(model, self.parts, split)
+            # Keras makes what `fit` runs from it, with compilation and several steps an execution.
+            with replaced(model, "train_step", train_step):
+                model.make_train_function(force=True)
+            self._functions[split] = train_step, model.train_function
+            model.train_function = plain
+        return self._functions[split]
+
+    def _absorb(self, figures: np.ndarray) -> None:
+        squares, square, count, away = figures
+        # Under a loss scale a gradient may overflow; a batch may hold fewer examples than parts.
+        if not np.isfinite(figures[:3]).all() or count < self.parts:
+            return
+        if self.agreed < _TRIALS:
+            # One that disagrees settles it.
+            self.agreed = self.agreed + 1 if self.agreed >= 0 and away < _SAME else -1
+        population = self.examples or math.inf
+        pair = noise.two_sizes(squares, square, count / self.parts, count, population)
+        self.averages = noise.average(self.averages, self.decay, *pair)

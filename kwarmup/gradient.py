@@ -1,0 +1,143 @@
+"""The gradient of a model's loss on a batch: the one place where each backend differentiates in its own way."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+#: Two gradients in single precision that differ by more of their length are different ones.
+_SAME = 1e-3
+
+
+def function(model: keras.Model, training: bool) -> Callable[[Any], np.ndarray]:
+    """Return a compiled function from a batch to the gradient of the loss there, one flat float32 array.
+
+    It is the gradient that moves the weights: of the compiled loss with its sample weights, and of whatever
+    is added to it (`add_loss`, regularisers; the weight decay of an optimizer is no part of the loss). The
+    model's own variables may change: call it within `untouched`.
+
+    Args:
+        model: built and compiled.
+        training: whether layers act as in training: dropout draws, batch normalisation uses the batch.
+    """
+    optimizer: Any = model.optimizer
+    # Half precision needs the scale that the optimizer gives the loss, or small gradients vanish.
+    scale = float(ops.convert_to_numpy(optimizer.scale_loss(1.0)))
+    differentiate = _BACKENDS[keras.backend.backend()](model, training, scale)
+
+    def gradient(batch: Any) -> np.ndarray:
+        return ops.convert_to_numpy(differentiate(keras.tree.map_structure(_tensor, batch))) / np.float32(
+            scale
+        )
+
+    return gradient
+
+
+def is_mean_of_examples(of_batch: Callable[[Any], np.ndarray], batch: Any) -> bool:
+    """Whether the gradient of a batch is the mean over its examples, each by itself and without chance.
+
+    Dropout, batch normalisation and a loss that compares examples make it another one. Halves of the
+    batch, each twice, have its shape, so that nothing is compiled anew.
+    """
+    size = len(keras.tree.flatten(batch)[0])
+    first, last = np.arange(size // 2), np.arange(size - size % 2, size)
+
+    def at(*rows: np.ndarray) -> np.ndarray:
+        chosen = np.concatenate(rows)
+        return of_batch(keras.tree.map_structure(lambda array: array[chosen], batch))
+
+    # Where the size is odd, both hold the last one: once each, as the whole does.
+    mean = (at(first, first, last) + at(first + size // 2, first + size // 2, last)) / 2
+    whole = of_batch(batch)
+    return bool(np.linalg.norm(mean - whole) <= _SAME * np.linalg.norm(whole))
+
+
+def _tensor(array: Any) -> Any:
+    array = np.asarray(array)
+    return ops.convert_to_tensor(array.astype(keras.backend.floatx()) if array.dtype.kind == "f" else array)
+
+
+def _forward(model: keras.Model, training: bool) -> Callable[..., Any]:
+    """Return a function of x, y and sample weights that gives the loss."""
+    mode = {"training": training} if "training" in inspect.signature(model.call).parameters else {}
+
+    def loss(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        return model.compute_loss(x=x, y=y, y_pred=model(x, **mode), sample_weight=sample_weight)
+
+    return loss
+
+
+def _tensorflow(model: keras.Model, training: bool, scale: float) -> Callable[[Any], Any]:
+    import tensorflow as tf
+
+    loss = _forward(model, training)
+
+    @tf.function(reduce_retracing=True)
+    def differentiate(batch: Any) -> Any:
+        with tf.GradientTape() as tape:
+            scaled = loss(*batch) * scale
+        weights = [variable.value for variable in model.trainable_variables]
+        gradients = tape.gradient(scaled, weights, unconnected_gradients="zero")
+        # An embedding's gradient is a list of rows, which adds up where it is made a tensor.
+        return tf.concat(
+            [tf.reshape(tf.cast(tf.convert_to_tensor(g), "float32"), [-1]) for g in gradients], 0
+        )
+
+    return differentiate
+
+
+def _jax(model: keras.Model, training: bool, scale: float) -> Callable[[Any], Any]:
+    import jax
+    import jax.numpy as jnp
+
+    trainer: Any = model
+
+    def loss(weights: Any, non_trainable: Any, metrics: Any, optimizer: Any, batch: Any) -> Any:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        scaled, (_, _, non_trainable, _) = trainer.compute_loss_and_updates(
+            weights, non_trainable, metrics, x, y, sample_weight, training, optimizer
+        )
+        # In training mode Keras has scaled it already.
+        return scaled if training else scaled * scale, non_trainable
+
+    @jax.jit
+    def differentiate(*state_and_batch: Any) -> Any:
+        gradients, non_trainable = jax.grad(loss, has_aux=True)(*state_and_batch)
+        return jnp.concatenate([g.astype("float32").reshape(-1) for g in gradients]), non_trainable
+
+    groups = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.metrics_variables,
+        model.optimizer.variables,
+    )
+    state = [[variable.value for variable in group] for group in groups]
+
+    def run(batch: Any) -> Any:
+        # What layers do to their own variables (statistics, seeds) goes on from batch to batch.
+        flat, state[1] = differentiate(*state, batch)
+        return flat
+
+    return run
+
+
+def _torch(model: keras.Model, training: bool, scale: float) -> Callable[[Any], Any]:
+    import torch
+
+    loss = _forward(model, training)
+
+    def differentiate(batch: Any) -> Any:
+        weights = [variable.value for variable in model.trainable_variables]
+        gradients = torch.autograd.grad(loss(*batch) * scale, weights, allow_unused=True)
+        flat = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, gradients, strict=True)]
+        return torch.cat([gradient.float().reshape(-1) for gradient in flat])
+
+    return differentiate
+
+
+_BACKENDS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}

@@ -13,6 +13,7 @@ from kwarmup.private import (
     output_loss_trackers,
     rate_of,
     schedule_of,
+    second_moments,
     shared_seed_generator,
     tensorflow_seeds,
     tracked,
@@ -119,3 +120,15 @@ def test_the_list_that_a_schedule_takes_the_learning_rate_out_of_is_found():
     assert [id(variable) for variable in variables] == [id(variable) for variable in optimizer.variables]
     optimizer.learning_rate = Schedule(warmup(steps=3))
     assert len(variables) == 1
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_the_second_moments_of_adam_are_found(amsgrad):
+    weights = [keras.Variable([1.0, 2.0]), keras.Variable([3.0])]
+    optimizer = keras.optimizers.Adam(0.1, beta_2=0.5, amsgrad=amsgrad)
+    gradients = [keras.ops.array([2.0, 4.0]), keras.ops.array([6.0])]
+    optimizer.apply(gradients, weights)
+    if amsgrad:  # a smaller gradient leaves the greatest average as it is
+        optimizer.apply([0 * gradient for gradient in gradients], weights)
+    found = [keras.ops.convert_to_numpy(moment).tolist() for moment in second_moments(optimizer)]
+    assert found == [[2.0, 8.0], [18.0]]

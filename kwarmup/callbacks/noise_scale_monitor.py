@@ -23,9 +23,10 @@ _SAME = 1e-6
 class NoiseScaleMonitor(keras.callbacks.Callback):
     """Estimates the noise scale during `fit`, and adds it as `noise_scale` to the logs of each epoch.
 
-    Every so many updates, from the second on, the gradient of a batch is made from those of its parts: their scatter tells
-    tr(Sigma), their mean |G|^2. Both are averaged with fading weights and keep their sign; their ratio is
-    taken when it is read. Two parts of one batch say little: the interval tells how much is known.
+    Every so many updates, from the second on, the gradient of a batch is made from those of its parts:
+    their scatter tells tr(Sigma), their mean |G|^2. Both are averaged with fading weights and keep their
+    sign; their ratio is taken when it is read. Two parts of one batch say little: the interval of
+    `estimate` tells how much is known.
 
     Training stays as it is. Where a batch's gradient is the mean of those of its parts, as the first
     measured steps show, the parts take the place of the batch and nothing is computed twice. Where it is
@@ -72,12 +73,9 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
         if not 0 <= decay < 1:
             raise value_error("decay", decay, "a number from 0 to below 1", "NoiseScaleMonitor(decay=0.99)")
         self.every, self.parts, self.decay, self.examples = every, parts, decay, examples
-        self._begin()
-
-    def _begin(self) -> None:
         self.averages = noise.NOTHING
-        self.step = self.agreed = 0
-        self.due = 1  # the first execution may still make variables of metrics, which could not be undone
+        self.step = self.due = self.agreed = 0
+        self._plain: Any = None
         self._functions: dict[bool, tuple[Any, Any]] = {}
 
     @property
@@ -86,7 +84,12 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
         return noise.averaged(self.averages, self.decay)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._begin()
+        self.averages = noise.NOTHING
+        self.step = 0
+        self.due = 1  # the first execution may still make variables of metrics, which could not be undone
+        if self._plain is not self.model.train_function:
+            # Of another model, or compiled anew. A second `fit` of the same one goes on with what is made.
+            self._plain, self._functions, self.agreed = self.model.train_function, {}, 0
         replicas = getattr(getattr(self.model, "distribute_strategy", None), "num_replicas_in_sync", 1)
         if replicas != 1:
             raise value_error(

@@ -119,8 +119,8 @@ def noise_scale(
     Raises:
         TypeError: if `preconditioned` meets an optimizer that has no second moments, or `y` stands
             beside batches.
-        ValueError: if the model is not compiled, a number is out of range, the data holds fewer than 16
-            micro-batches, or a gradient is not finite.
+        ValueError: if the model is not compiled or spread over replicas, a number is out of range, the data
+            holds fewer than 16 micro-batches, or a gradient is not finite.
 
     Paper: McCandlish et al. 2018, appendix A.1; Fieller 1954 for the interval.
 
@@ -137,6 +137,14 @@ def noise_scale(
     _check_numbers(precision, micro_batch_size, max_examples)
     if not isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer):
         raise value_error("model", model.name, "a compiled model", 'model.compile("sgd", loss=...)')
+    replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
+    if replicas != 1:
+        raise value_error(
+            "model",
+            Code(f"{model.name}, spread over {replicas} replicas"),
+            "a model on one device",
+            "the same model, built outside of the strategy's scope",
+        )
     data = MicroBatches(x, y, sample_weight, micro_batch_size, GROUPS, 4 * GROUPS, seed)
     private.build(model, data.first)
     scale = _preconditioner(model) if preconditioned else None

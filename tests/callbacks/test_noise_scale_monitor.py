@@ -1,13 +1,14 @@
 """NoiseScaleMonitor: the noise scale along a training that it does not change. On any backend."""
 
 import math
+import types
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from kwarmup import NoiseScaleMonitor, Schedule, cosine, state
+from kwarmup import NoiseScaleMonitor, Plan, Schedule, cosine, state
 from kwarmup.parts import FIGURES
 
 pytestmark = pytest.mark.backend
@@ -188,6 +189,18 @@ def test_several_updates_an_execution():
         assert np.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_a_training_by_a_plan():
+    plan = Plan(learning_rate=0.05 * cosine(), batch_size=32, examples=640, epochs=2)
+    trained = []
+    for callbacks in ([monitor := NoiseScaleMonitor(every=4)], []):
+        model = make_model(optimizer=keras.optimizers.SGD(plan.learning_rate))
+        history = plan.fit(model, X, Y, verbose=0, callbacks=callbacks).history
+        trained.append(model.get_weights())
+    assert monitor.averages[0] == 10 and "noise_scale" not in history
+    for one, other in zip(*trained, strict=True):
+        assert np.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_the_model_has_its_own_functions_back():
     model = make_model()
     train(model)
@@ -244,7 +257,8 @@ def test_a_step_without_an_update_is_refused():
 def test_its_state_is_kept_by_checkpoints():
     monitor, other = NoiseScaleMonitor(every=3), NoiseScaleMonitor(every=3)
     for callback in (monitor, other):
-        callback.set_model(make_model())
+        callback.set_model(model := make_model())
+        model.make_train_function()
         callback.on_train_begin()
     kept, put = state.CallbackStates([monitor]), state.CallbackStates([other])
     monitor._absorb(np.array([3.0, 2.0, 32.0, 0.0]))
@@ -253,6 +267,25 @@ def test_its_state_is_kept_by_checkpoints():
     assert (other.step, other.due, other.agreed) == (7, 9, 1)
     assert other.averages.tolist() == monitor.averages.tolist()
     assert other.estimate.value == monitor.estimate.value
+
+
+def test_a_second_fit_begins_its_averages_anew_and_keeps_what_is_compiled():
+    model, monitor = make_model(), NoiseScaleMonitor(every=1)
+    train(model, monitor)
+    functions = dict(monitor._functions)
+    train(model, monitor, epochs=1)
+    assert monitor.averages[0] == 19 and monitor._functions == functions and len(functions) == 2
+    model.compile("sgd", "mse")
+    train(model, monitor, epochs=1)
+    assert monitor._functions.keys() == {False, True} and not functions.items() & monitor._functions.items()
+
+
+def test_replicas_are_refused():
+    monitor = NoiseScaleMonitor()
+    strategy = types.SimpleNamespace(num_replicas_in_sync=2)
+    monitor.set_model(types.SimpleNamespace(name="m", train_function=None, distribute_strategy=strategy))
+    with pytest.raises(ValueError, match="`model`: expected a model on one device"):
+        monitor.on_train_begin()
 
 
 @pytest.mark.parametrize(

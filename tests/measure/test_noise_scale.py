@@ -2,6 +2,7 @@
 
 import json
 import math
+import types
 
 import keras
 import numpy as np
@@ -281,6 +282,13 @@ def test_the_same_seed_gives_the_same_value():
 def test_what_cannot_be_measured_is_refused(arguments, error, words):
     with pytest.raises(error, match=words):
         noise_scale(logistic(), X, LABELS, **arguments)
+
+
+def test_replicas_are_refused(monkeypatch):
+    model, strategy = linear(), types.SimpleNamespace(num_replicas_in_sync=2)
+    monkeypatch.setattr(type(model), "distribute_strategy", strategy, raising=False)
+    with pytest.raises(ValueError, match="`model`: expected a model on one device"):
+        noise_scale(model, X, LABELS)
 
 
 def test_data_that_does_not_fit_is_refused():

@@ -3,9 +3,9 @@
 from . import shapes as shapes
 from .callbacks.checkpoints import Checkpoints as Checkpoints
 from .callbacks.guard import Guard as Guard
+from .callbacks.noise_scale_monitor import NoiseScaleMonitor as NoiseScaleMonitor
 from .callbacks.plateau_decay import PlateauDecay as PlateauDecay
 from .callbacks.plateau_growth import PlateauGrowth as PlateauGrowth
-from .callbacks.noise_scale_monitor import NoiseScaleMonitor as NoiseScaleMonitor
 from .callbacks.progress import Progress as Progress
 from .callbacks.record import Record as Record
 from .callbacks.warmup_decay import WarmupDecay as WarmupDecay

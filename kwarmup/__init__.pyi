@@ -16,6 +16,8 @@ from .export import export as export
 from .finite import LossNotFinite as LossNotFinite
 from .measure.noise_scale import NoiseScale as NoiseScale
 from .measure.noise_scale import noise_scale as noise_scale
+from .measure.find_lr import find_lr as find_lr
+from .measure.stable import largest_stable_lr as largest_stable_lr
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
 from .optimizers import AdamW as AdamW
@@ -36,6 +38,8 @@ from .recipes import step_decay as step_decay
 from .recipes import untuned_warmup as untuned_warmup
 from .recipes import wsd as wsd
 from .schedule import Schedule as Schedule
+from .sweep import Suggestion as Suggestion
+from .sweep import Sweep as Sweep
 from .verbs import cosine as cosine
 from .verbs import curve as curve
 from .verbs import decay as decay

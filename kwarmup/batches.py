@@ -41,7 +41,7 @@ class Batches:
         generator = (
             isinstance(x, types.GeneratorType) or callable(x) and not isinstance(x, keras.utils.PyDataset)
         )
-        dataset = _is_dataset(x)
+        dataset = is_dataset(x)
         if (dataset or generator or isinstance(x, keras.utils.PyDataset)) and y is not None:
             raise type_error(
                 "y",
@@ -113,7 +113,8 @@ class Batches:
             skip = max(0, skip - len(sizes))
 
 
-def _is_dataset(x: Any) -> bool:
+def is_dataset(x: Any) -> bool:
+    """Return whether something is a `tf.data.Dataset`."""
     # Asked by name, so that nothing is imported where TensorFlow is not installed.
     return any(f"{c.__module__}.{c.__name__}".endswith("dataset_ops.DatasetV2") for c in type(x).__mro__)
 

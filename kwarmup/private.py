@@ -121,3 +121,26 @@ def second_moments(optimizer: keras.optimizers.Adam) -> list[Any]:
     The public list of an optimizer's variables tells them from first moments by their names alone.
     """
     return optimizer._velocity_hats if optimizer.amsgrad else optimizer._velocities
+
+
+def optimizer_like(optimizer: keras.optimizers.Optimizer, learning_rate: Any) -> keras.optimizers.Optimizer:
+    """Return a new optimizer with the settings of another and a learning rate of its own.
+
+    A config holds all but two of the settings: which variables are exempt from weight decay. And to make
+    one fails where the learning rate cannot be serialised, so that is left out of it.
+    """
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:
+        kept: Any = optimizer
+        return type(kept)(
+            optimizer_like(inner, learning_rate),
+            initial_scale=kept.initial_scale,
+            dynamic_growth_steps=kept.dynamic_growth_steps,
+        )
+    # Not by `copy`, which Keras answers by writing a file and reading it again.
+    described: Any = object.__new__(type(optimizer))
+    vars(described).update(vars(optimizer), _learning_rate=0.0)
+    fresh = type(optimizer).from_config({**described.get_config(), "learning_rate": learning_rate})
+    exempt = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
+    vars(fresh).update({name: vars(optimizer)[name] for name in exempt if name in vars(optimizer)})
+    return fresh

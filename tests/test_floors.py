@@ -20,9 +20,10 @@ PACKAGE = Path(kwarmup.__file__).parent
 # A file, or a folder with all files in it. A new file belongs into this table.
 TABLE = """
 0 errors length shapes
-1 clock curve growth layout noise pieces places profile recipes/ sizes verbs
-2 applied batches checkpoint finite fit gradient gradient_batches guard identity micro_batches/ optimizers/ parts
-2 pipeline plan plateau plot private replan resume scaled schedule sources state untouched
+1 clock curve descent growth layout noise pieces places profile recipes/ sizes verbs
+2 applied batches checkpoint execution finite fit gradient gradient_batches guard identity micro_batches/ optimizers/
+2 parts pipeline plan plateau plot plot_sweep private replan resume scaled schedule sources state supply sweep trial
+2 untouched
 3 callbacks/ export measure/
 4 __init__ __main__ cli/
 """

@@ -1,1 +1,1 @@
-"""What can be measured about a model, one thing a file."""
+"""What is found by measuring: each verb trains somebody's model for a while and leaves it untouched."""

@@ -3,7 +3,7 @@
 import click
 
 import kwarmup
-from kwarmup.cli import show, train
+from kwarmup.cli import find_lr, show, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -12,5 +12,6 @@ def main() -> None:
     """Which batch size and learning rate to use, and how both should move during training."""
 
 
+main.add_command(find_lr.command, "find-lr")
 main.add_command(show.command, "show")
 main.add_command(train.command, "train")

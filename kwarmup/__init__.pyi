@@ -14,9 +14,9 @@ from .curve import Curve as Curve
 from .export import ExportError as ExportError
 from .export import export as export
 from .finite import LossNotFinite as LossNotFinite
+from .measure.find_lr import find_lr as find_lr
 from .measure.noise_scale import NoiseScale as NoiseScale
 from .measure.noise_scale import noise_scale as noise_scale
-from .measure.find_lr import find_lr as find_lr
 from .measure.stable import largest_stable_lr as largest_stable_lr
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam

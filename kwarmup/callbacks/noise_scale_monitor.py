@@ -26,7 +26,8 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
     Every so many updates, from the second on, the gradient of a batch is made from those of its parts:
     their scatter tells tr(Sigma), their mean |G|^2. Both are averaged with fading weights and keep their
     sign; their ratio is taken when it is read. Two parts of one batch say little: the interval of
-    `estimate` tells how much is known.
+    `estimate` tells how much is known, if the passes differ. Where each pass has the same batches (arrays in
+    `fit` on TensorFlow behind `keras.utils.set_random_seed`), it is narrower than that.
 
     Training stays as it is. Where a batch's gradient is the mean of those of its parts, as the first
     measured steps show, the parts take the place of the batch and nothing is computed twice. Where it is

@@ -51,7 +51,8 @@ def train(callbacks, batch_size=10, epochs=8, learning_rate=0.1, **changes):
     model.compile(
         keras.optimizers.SGD(plan.learning_rate, gradient_accumulation_steps=parts if parts > 1 else None),
         "mse",
-        run_eagerly=True,  # compiling a step takes longer than all of these
+        # Compiling a step takes longer than all of these; on JAX it is the other way round.
+        run_eagerly=keras.backend.backend() != "jax",
     )
     history = plan.fit(model, X, X, verbose=0, callbacks=[*callbacks, Record()])
     return model, history.history["learning_rate"]

@@ -14,6 +14,7 @@ from keras import ops
 from kwarmup.batches import Batches, is_dataset
 from kwarmup.clock import Clock
 from kwarmup.errors import Code, type_error, value_error
+from kwarmup.length import number
 
 
 class Supply:
@@ -56,6 +57,10 @@ class Supply:
             "batch_size": batch_size, "gradient_accumulation_steps": parts, "replicas": replicas,
             "drop_remainder": True,
         }  # fmt: skip
+        write = f"{verb}(model, x, y, batch_size=32)"
+        if not isinstance(number("batch_size", batch_size, write), int) or batch_size < 1:
+            raise value_error("batch_size", batch_size, "a whole number, 1 or more", write)
+        Clock(examples=batch_size, epochs=1, **sizes)  # says so where it does not divide
         examples = count * batch_size // parts
         self.passes = 1
         if isinstance(x, types.GeneratorType):

@@ -213,22 +213,6 @@ def test_a_model_is_left_as_it_was(verb, name):
     assert values(model) == values(twin)
 
 
-def test_settings_go_over_to_the_optimizer_that_is_measured_with():
-    model = network(keras.optimizers.AdamW(0.1, weight_decay=0.3, beta_2=0.9, clipnorm=2.0))
-    model.optimizer.exclude_from_weight_decay(var_names=["bias"])
-    fresh = private.optimizer_like(model.optimizer, 0.5)
-    assert fresh.get_config() == {**model.optimizer.get_config(), "learning_rate": 0.5}
-    decays = [private_decay(fresh, weight) for weight in model.trainable_variables]
-    assert decays == ["bias" not in weight.name for weight in model.trainable_variables] and True in decays
-
-
-def private_decay(optimizer, weight):
-    optimizer.build([weight]) if not optimizer.built else None
-    before = float(ops.sum(ops.abs(weight)))
-    optimizer._apply_weight_decay([weight])
-    return float(ops.sum(ops.abs(weight))) != before or before == 0 and "bias" not in weight.name
-
-
 def test_a_loss_scale_that_is_too_large_costs_batches_but_no_rates():
     # 2**30 overflows in half precision: the first updates are skipped until it has been halved.
     rows = []
@@ -387,6 +371,7 @@ def test_ctrl_c_before_anything_was_measured_is_ctrl_c(monkeypatch):
         ({"steps": 5}, "`steps`: expected a whole number, 20 or more.", "find_lr(model, x, y, "),
         ({"repeats": 0}, "`repeats`: expected a whole number, 1 or more.", "find_lr(model, x, y, "),
         ({"shape": "cosine"}, '`shape`: expected "exponential" or "linear".', 'find_lr(model, x, y, shape="linear")'),
+        ({"batch_size": 0}, "`batch_size`: expected a whole number, 1 or more.", "find_lr(model, x, y, batch_size=32)"),
         ({"batch_size": 97}, "`batch_size`: expected at most the 96 examples", "find_lr(model, x, y, batch_size=96)"),
         ({"x": iter(()), "y": None}, "`x`: expected data that can be begun anew.", "find_lr(model, make_batches)"),
         ({"model": keras.Sequential([keras.layers.Dense(1)])}, "`model`: expected a compiled model.", "model.compile"),
@@ -400,6 +385,15 @@ def test_what_is_wrong_is_said(change, first, write):
         kw.find_lr(**arguments)
     lines = str(caught.value).splitlines()
     assert lines[0].startswith(first) and lines[-1].startswith(f"Write: {write}")
+
+
+@pytest.mark.parametrize("batch_size", [30, 2])
+def test_a_batch_size_that_does_not_divide_into_micro_batches_is_said(batch_size):
+    model = linear(keras.optimizers.SGD(gradient_accumulation_steps=4))
+    with pytest.raises(
+        ValueError, match="sizes that divide by gradient_accumulation_steps × replicas = 4 × 1"
+    ):
+        kw.find_lr(model, X, Y, batch_size=batch_size)
 
 
 def test_a_loss_that_no_learning_rate_raises_is_said():

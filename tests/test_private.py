@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from kwarmup import Schedule, warmup
 from kwarmup.private import (
@@ -10,6 +11,7 @@ from kwarmup.private import (
     index_of,
     loss_tracker,
     mask_of,
+    optimizer_like,
     output_loss_trackers,
     rate_of,
     schedule_of,
@@ -132,3 +134,35 @@ def test_the_second_moments_of_adam_are_found(amsgrad):
         optimizer.apply([0 * gradient for gradient in gradients], weights)
     found = [keras.ops.convert_to_numpy(moment).tolist() for moment in second_moments(optimizer)]
     assert found == [[2.0, 8.0], [18.0]]
+
+
+def test_an_optimizer_like_another_has_all_its_settings():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, bias_initializer="ones")])
+    optimizer = keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(0.1, 10), weight_decay=0.3, beta_2=0.9, clipnorm=2.0
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    fresh = optimizer_like(optimizer, 0.5)
+    assert fresh.get_config() == {**optimizer.get_config(), "learning_rate": 0.5}
+    kernel, bias = model.trainable_variables
+    before = ops.convert_to_numpy(kernel).copy()
+    fresh.apply([ops.zeros((2, 3)), ops.zeros((3,))], model.trainable_variables)
+    assert ops.convert_to_numpy(bias).tolist() == [1, 1, 1]
+    assert ops.convert_to_numpy(kernel) == pytest.approx((1 - 0.5 * 0.3) * before)
+
+
+def test_a_learning_rate_that_has_no_config_is_no_hindrance():
+    class Own(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.1
+
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(Own(), momentum=0.5), initial_scale=4.0
+    )
+    fresh = optimizer_like(optimizer, 0.25)
+    assert (float(fresh.learning_rate), fresh.inner_optimizer.momentum, fresh.initial_scale) == (
+        0.25,
+        0.5,
+        4.0,
+    )
+    assert optimizer.inner_optimizer is not fresh.inner_optimizer

@@ -43,12 +43,14 @@ class FromArrays:
         def rows(order: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.data.Dataset:
             return tf.data.Dataset.from_tensor_slices((begins, ends)).map(lambda begin, end: order[begin:end])
 
-        def gather(index: tf.Tensor) -> Any:
-            return keras.tree.map_structure(lambda tensor: tf.gather(tensor, index), data)
+        def gather(index: tf.Tensor, arrays: Any) -> Any:
+            return keras.tree.map_structure(lambda tensor: tf.gather(tensor, index), arrays)
 
         spec = tf.TensorSpec([None], tf.int64)
         orders = tf.data.Dataset.from_generator(passes, output_signature=(spec, spec, spec))
-        self._batches = orders.flat_map(rows).map(
+        # As a dataset of one element: what a function captures is copied whenever an iterator is made.
+        everything = tf.data.Dataset.from_tensors(data).repeat()
+        self._batches = tf.data.Dataset.zip(orders.flat_map(rows), everything).map(
             gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 

@@ -354,6 +354,25 @@ def test_ctrl_c_returns_what_was_measured(monkeypatch):
 
 
 @pytest.mark.backend
+def test_the_same_dice_give_the_same_loss_again():
+    model = network()
+    private.build(model, (X, Y))
+    supply = Supply(
+        "find_lr", X, Y, None, batch_size=32, parts=1, replicas=1, count=1, trials=1, seed=0
+    )
+    found = []
+    with untouched(model):
+        trial = Trial(model, 0.0, stride=1)
+        for same in (True, True, False):
+            trial.rewind()
+            if same:
+                trial.same_dice()
+            trial.run(supply.trial(0), 1, found, stop=lambda _: False)
+    first, again, other = (loss for _, loss in found)
+    assert first == again != other
+
+
+@pytest.mark.backend
 def test_ctrl_c_before_anything_was_measured_is_ctrl_c(monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt

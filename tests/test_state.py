@@ -124,7 +124,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: getattr(value, "__name__", repr(value)))
 def test_a_value_comes_back(value):
     found, _ = through_json(lambda callback: setattr(callback, "value", value))
     assert type(found.value) is type(value) and found.value == value

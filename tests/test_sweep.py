@@ -64,6 +64,14 @@ def test_a_suggestion_does_not_depend_on_the_unit_of_the_loss(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_how_fast_a_training_explodes_moves_nothing(method):
+    row = np.array(CLEAN.losses[0])
+    faster = sweep([np.where(row > 2.4, 1e6 * row, row)])
+    expected = CLEAN.suggest(method).learning_rate
+    assert faster.suggest(method).learning_rate == pytest.approx(expected, rel=2 * (STEP - 1))
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_noise_moves_a_suggestion_by_less_than_a_factor_of_2(method):
     found = [
         sweep([losses(0.2, 100 * seed + repeat) for repeat in range(5)]).suggest(method).learning_rate

@@ -54,6 +54,7 @@ class Trial:
         self._groups = {"model": weights, "optimizer": list(optimizer.variables)}
         self._dice = {"model": [variable for variable in model.variables if id(variable) not in rolled]}
         self._start, self._unrolled = _copy(self._groups), _copy(self._dice)
+        self._roll_back = _torch_dice() if keras.backend.backend() == "torch" else lambda: None
 
     def rewind(self) -> None:
         """Go back to the weights, statistics and slots of the beginning; dropout goes on drawing."""
@@ -62,6 +63,7 @@ class Trial:
     def same_dice(self) -> None:
         """Let dropout and all that draws in the model draw what it drew at the beginning."""
         state.put(self._dice, self._unrolled)
+        self._roll_back()
 
     def run(self, batches: Any, count: int, measured: Measured, stop: Callable[[Measured], bool]) -> None:
         """Train on `count` micro-batches, and put what each measures into `measured` while it goes on.
@@ -90,6 +92,14 @@ def losses(measured: Measured, parts: int) -> np.ndarray:
     counts = np.bincount(updates)
     whole = len(counts) - (counts[-1] < parts)
     return (np.bincount(updates, values) / counts)[:whole]
+
+
+def _torch_dice() -> Callable[[], object]:
+    """Return what puts torch's own generator back to where it is, from which Keras's dropout draws there."""
+    import torch
+
+    before = torch.get_rng_state()
+    return lambda: torch.set_rng_state(before)
 
 
 def _copy(groups: dict[str, list[Any]]) -> state.Arrays:

@@ -13,7 +13,10 @@ from keras import ops
 import kwarmup as kw
 from kwarmup import Schedule, Sweep, private, warmup
 from kwarmup.measure import find_lr as module
+from kwarmup.supply import Supply
 from kwarmup.sweep import METHODS
+from kwarmup.trial import Trial
+from kwarmup.untouched import untouched
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(96, 3)).astype("float32")
@@ -357,9 +360,7 @@ def test_ctrl_c_returns_what_was_measured(monkeypatch):
 def test_the_same_dice_give_the_same_loss_again():
     model = network()
     private.build(model, (X, Y))
-    supply = Supply(
-        "find_lr", X, Y, None, batch_size=32, parts=1, replicas=1, count=1, trials=1, seed=0
-    )
+    supply = Supply("find_lr", X, Y, None, batch_size=32, parts=1, replicas=1, count=1, trials=1, seed=0)
     found = []
     with untouched(model):
         trial = Trial(model, 0.0, stride=1)

@@ -40,6 +40,8 @@ from .recipes import wsd as wsd
 from .schedule import Schedule as Schedule
 from .sweep import Suggestion as Suggestion
 from .sweep import Sweep as Sweep
+from .tradeoff import Tradeoff as Tradeoff
+from .tradeoff import fit_tradeoff as fit_tradeoff
 from .verbs import cosine as cosine
 from .verbs import curve as curve
 from .verbs import decay as decay

@@ -11,7 +11,7 @@ WORDS = {
     **vars(verbs),
     **{
         name: getattr(kwarmup, name)
-        for name in ("Clock", "Curve", "Guard", "PlateauDecay", "Profile", "Schedule")
+        for name in ("Clock", "Curve", "Guard", "PlateauDecay", "Profile", "Schedule", "fit_tradeoff")
     },
     "shapes": shapes,
     "keras": keras,
@@ -382,6 +382,41 @@ Guard(short)
 TypeError `plan`: expected a Plan.
 Clock(examples=1000, epochs=3, batch_size=10)
 Guard(plan)
+
+fit_tradeoff([16, 64], [[900]])
+ValueError `updates`: expected the updates of each batch size.
+2 batch sizes, and updates of 1
+fit_tradeoff([16, 64, 256], [[6_500, 6_400], [1_700, 1_650], [470, 480]])
+
+fit_tradeoff([16, 16], [[900], [910]])
+ValueError `batch_sizes`: expected each size once, with all its seeds.
+[16, 16]
+fit_tradeoff([16, 64, 256], [[6_500, 6_400], [1_700, 1_650], [470, 480]])
+
+fit_tradeoff([0, 16], [[900], [910]])
+ValueError `batch_sizes`: expected numbers of examples, 1 or more.
+0
+fit_tradeoff([16, 64, 256], [[6_500, 6_400], [1_700, 1_650], [470, 480]])
+
+fit_tradeoff([1.5, 16], [[900], [910]])
+TypeError `batch_sizes`: expected whole numbers.
+1.5
+fit_tradeoff([16, 64, 256], [[6_500, 6_400], [1_700, 1_650], [470, 480]])
+
+fit_tradeoff([16, 64], [[900], ["many"]])
+TypeError `updates`: expected numbers, one for each seed of batch size 64.
+['many']
+fit_tradeoff([16, 64, 256], [[6_500, 6_400], [1_700, 1_650], [470, 480]])
+
+fit_tradeoff([16, 64], [[900, 0], [910]])
+ValueError `updates`: expected one number above 0 or more for each size.
+[900, 0] for batch size 16
+fit_tradeoff([16, 64, 256], [[6_500, 6_400], [1_700, 1_650], [470, 480]])
+
+fit_tradeoff([16, 64, 256], [[900], [300], [100, None]])
+ValueError `updates`: expected it to be reached at three sizes or more.
+the target, reached at 2 of 3 sizes by more than half the seeds
+a target that is easier to reach, or more updates
 """
 
 CASES = [entry.split("\n") for entry in MESSAGES.strip().split("\n\n")]

@@ -14,10 +14,13 @@ from .curve import Curve as Curve
 from .export import ExportError as ExportError
 from .export import export as export
 from .finite import LossNotFinite as LossNotFinite
+from .goodput import BestBatchSize as BestBatchSize
+from .goodput import best_batch_size as best_batch_size
 from .measure.find_lr import find_lr as find_lr
 from .measure.noise_scale import NoiseScale as NoiseScale
 from .measure.noise_scale import noise_scale as noise_scale
 from .measure.stable import largest_stable_lr as largest_stable_lr
+from .measure.throughput import throughput as throughput
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
 from .optimizers import AdamW as AdamW
@@ -38,6 +41,8 @@ from .recipes import step_decay as step_decay
 from .recipes import untuned_warmup as untuned_warmup
 from .recipes import wsd as wsd
 from .schedule import Schedule as Schedule
+from .speed import Throughput as Throughput
+from .step_time import StepTime as StepTime
 from .sweep import Suggestion as Suggestion
 from .sweep import Sweep as Sweep
 from .tradeoff import Tradeoff as Tradeoff

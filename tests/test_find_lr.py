@@ -1,5 +1,6 @@
 """The range test and the catapult probe: ground truth on quadratics, true losses, and a model left as it was."""
 
+import math
 import os
 import subprocess
 import sys
@@ -124,6 +125,16 @@ def test_repeats_have_other_batches_and_the_same_weights():
     np.testing.assert_allclose(again.losses, sweep.losses, rtol=1e-6)
     other = kw.find_lr(network(), X, Y, low=1e-9, high=1e-8, steps=20, repeats=3, seed=1)
     assert other.losses[0][0] != sweep.losses[0][0]
+    without_dropout = kw.find_lr(linear(), X, Y, low=1e-9, high=1e-8, steps=20, repeats=2)
+    assert without_dropout.losses[0][0] != without_dropout.losses[1][0]
+
+
+def test_a_loss_that_is_not_a_number_counts_as_risen(monkeypatch):
+    def first_update(trial, update, parts, learning_rate):
+        return 1.0, math.nan if learning_rate > 0.3 else 0.5
+
+    monkeypatch.setattr("kwarmup.measure.stable._first_update", first_update)
+    assert kw.largest_stable_lr(linear(), X, Y, repeats=1).learning_rate == pytest.approx(0.3, rel=0.01)
 
 
 @pytest.mark.backend

@@ -20,11 +20,11 @@ PACKAGE = Path(kwarmup.__file__).parent
 # A file, or a folder with all files in it. A new file belongs into this table.
 TABLE = """
 0 errors length shapes
-1 clock curve descent growth layout noise pieces places profile recipes/ sizes
-1 tradeoff verbs
-2 applied batches checkpoint execution finite fit gradient gradient_batches guard identity micro_batches/ optimizers/
-2 parts pipeline plan plateau plot plot_sweep private replan resume scaled schedule sources state supply sweep trial
-2 untouched
+1 clock curve descent goodput growth layout noise pieces places profile recipes/ sizes
+1 speed step_time tradeoff verbs
+2 applied batches checkpoint execution finite fit gradient gradient_batches guard identity memory micro_batches/
+2 optimizers/ parts pipeline plan plateau plot plot_sweep private replan resume scaled schedule sources state supply
+2 sweep trial untouched
 3 callbacks/ export measure/
 4 __init__ __main__ cli/
 """

@@ -11,7 +11,16 @@ WORDS = {
     **vars(verbs),
     **{
         name: getattr(kwarmup, name)
-        for name in ("Clock", "Curve", "Guard", "PlateauDecay", "Profile", "Schedule", "fit_tradeoff")
+        for name in (
+            "Clock",
+            "Curve",
+            "Guard",
+            "PlateauDecay",
+            "Profile",
+            "Schedule",
+            "best_batch_size",
+            "fit_tradeoff",
+        )
     },
     "shapes": shapes,
     "keras": keras,
@@ -417,6 +426,36 @@ fit_tradeoff([16, 64, 256], [[900], [300], [100, None]])
 ValueError `updates`: expected it to be reached at three sizes or more.
 the target, reached at 2 of 3 sizes by more than half the seeds
 a target that is easier to reach, or more updates
+
+best_batch_size("1 ms", 4e-6, 400)
+TypeError `fixed`: expected a number, or something with a `value` and an `interval`.
+'1 ms'
+best_batch_size(fixed=1.2e-3, per_example=4e-6, noise_scale=400)
+
+best_batch_size(1e-3, -4e-6, 400)
+ValueError `per_example`: expected a number, 0 or more and finite, within its interval.
+-4e-06
+best_batch_size(fixed=1.2e-3, per_example=4e-6, noise_scale=400)
+
+best_batch_size(1e-3, 4e-6, float("nan"))
+ValueError `noise_scale`: expected a number, 0 or more, within its interval.
+nan
+best_batch_size(fixed=1.2e-3, per_example=4e-6, noise_scale=400)
+
+best_batch_size(1e-3, 4e-6, float("inf"))
+ValueError `max`: expected a limit, since without one the largest batch is the fastest.
+None
+best_batch_size(fixed=1.2e-3, per_example=4e-6, noise_scale=400, max=4096)
+
+best_batch_size(1e-3, 4e-6, 400, multiple_of=1.5)
+ValueError `multiple_of`: expected a whole number, 1 or more.
+1.5
+best_batch_size(fixed=1.2e-3, per_example=4e-6, noise_scale=400, multiple_of=8)
+
+best_batch_size(1e-3, 4e-6, 400, max=6, multiple_of=8)
+ValueError `max`: expected a multiple of 8 between min and max.
+6
+best_batch_size(fixed=1.2e-3, per_example=4e-6, noise_scale=400, min=8, max=8)
 """
 
 CASES = [entry.split("\n") for entry in MESSAGES.strip().split("\n\n")]

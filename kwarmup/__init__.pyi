@@ -21,10 +21,12 @@ from .measure.noise_scale import NoiseScale as NoiseScale
 from .measure.noise_scale import noise_scale as noise_scale
 from .measure.stable import largest_stable_lr as largest_stable_lr
 from .measure.throughput import throughput as throughput
+from .measure.warmup_gain import warmup_gain as warmup_gain
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
 from .optimizers import AdamW as AdamW
 from .optimizers import adam_sde as adam_sde
+from .peaks import WarmupGain as WarmupGain
 from .plan import Plan as Plan
 from .plan import PlanWarning as PlanWarning
 from .profile import Phase as Phase
@@ -43,6 +45,9 @@ from .recipes import wsd as wsd
 from .schedule import Schedule as Schedule
 from .speed import Throughput as Throughput
 from .step_time import StepTime as StepTime
+from .studies.advice import Advice as Advice
+from .studies.measure import study as study
+from .studies.result import Study as Study
 from .sweep import Suggestion as Suggestion
 from .sweep import Sweep as Sweep
 from .tradeoff import Tradeoff as Tradeoff

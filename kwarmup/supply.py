@@ -33,6 +33,7 @@ class Supply:
         count: micro-batches in a trial.
         trials: how many trials there are.
         seed: of the order of arrays; `None` leaves it.
+        of: what the function takes in front of the data, for errors.
 
     Raises:
         TypeError: if `x` is a generator, which cannot be begun anew.
@@ -52,19 +53,20 @@ class Supply:
         count: int,
         trials: int,
         seed: int | None,
+        of: str = "model",
     ):
         sizes: dict[str, Any] = {
             "batch_size": batch_size, "gradient_accumulation_steps": parts, "replicas": replicas,
             "drop_remainder": True,
         }  # fmt: skip
-        write = f"{verb}(model, x, y, batch_size=32)"
+        write = f"{verb}({of}, x, y, batch_size=32)"
         if not isinstance(number("batch_size", batch_size, write), int) or batch_size < 1:
             raise value_error("batch_size", batch_size, "a whole number, 1 or more", write)
         Clock(examples=batch_size, epochs=1, **sizes)  # says so where it does not divide
         examples = count * batch_size // parts
         self.passes = 1
         if isinstance(x, types.GeneratorType):
-            write = f"{verb}(model, make_batches), with a function that returns a new generator"
+            write = f"{verb}({of}, make_batches), with a function that returns a new generator"
             raise type_error("x", Code("a generator"), "data that can be begun anew", write)
         if isinstance(x, keras.utils.PyDataset):
             x = _over_and_over(lambda data=x: (data[i] for i in range(len(data))), examples)  # type: ignore[misc]
@@ -77,7 +79,7 @@ class Supply:
             if batch_size > examples:
                 raise value_error(
                     "batch_size", batch_size, f"at most the {examples:,} examples that there are",
-                    f"{verb}(model, x, y, batch_size={examples})",
+                    f"{verb}({of}, x, y, batch_size={examples})",
                 )  # fmt: skip
             self.passes = -(-count // (examples // (batch_size // parts)))
         self.parts, self._sizes = parts, sizes

@@ -60,6 +60,24 @@ def untouched(model: keras.Model) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """While inside, draw what you like; behind it Python, numpy, Keras, TensorFlow and torch draw on as before."""
+    with contextlib.ExitStack() as behind:
+        for undo in (*_random_numbers(), *_shared_generator()):
+            behind.callback(undo)
+        yield
+
+
+def _shared_generator() -> Iterator[Undo]:
+    shared = private.shared_seed_generator()
+    if shared is not None:
+        before = state.take({"random": [shared.state]})
+        # A copy: torch hands out the memory of the variable itself.
+        arrays = {name: np.array(array) for name, array in before.items()}
+        yield lambda: state.put({"random": [shared.state]}, arrays)
+
+
 def _attributes(model: keras.Model, optimizer: Any) -> Iterator[Undo]:
     inner = getattr(optimizer, "inner_optimizer", None)
     for thing in (model, optimizer, *([inner] if inner is not None else [])):

@@ -12,7 +12,10 @@ import pytest
 import kwarmup
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/api.md", "docs/benchmarks.md")]
+PAGES = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/api.md", "docs/benchmarks.md")
+]
 
 
 def blocks(page: str, language: str) -> list[tuple[int, str]]:

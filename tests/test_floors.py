@@ -23,14 +23,15 @@ TABLE = """
 1 clock curve descent goodput growth layout noise pieces places profile recipes/ sizes
 1 speed step_time tradeoff verbs
 2 applied batches checkpoint execution finite fit gradient gradient_batches guard identity memory micro_batches/
-2 optimizers/ parts pipeline plan plateau plot plot_sweep private replan resume scaled schedule sources state supply
-2 sweep trial untouched
+2 optimizers/ parts peaks pipeline plan plateau plot plot_sweep private replan resume scaled schedule sources state
+2 supply sweep trial untouched
 3 callbacks/ export measure/
-4 __init__ __main__ cli/
+4 studies/
+5 __init__ __main__ cli/
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
-FLOORS = [[entry for number, *row in ROWS if int(number) == floor for entry in row] for floor in range(5)]
-KERAS, VERBS, ROOF = 2, 3, 4
+FLOORS = [[entry for number, *row in ROWS if int(number) == floor for entry in row] for floor in range(6)]
+KERAS, VERBS, ROOF = 2, 3, 5
 
 # What lies below the Keras floor needs nothing else.
 LIGHT = {*sys.stdlib_module_names, "numpy", "typing_extensions"}
@@ -166,7 +167,7 @@ PLANTED = [
         "from .. import recipes, plan",
         "recipes/noam:1: floor 1 imports kwarmup.plan of floor 2",
     ),
-    ("plan", "from kwarmup import Clock", "plan:1: floor 2 imports kwarmup of floor 4"),
+    ("plan", "from kwarmup import Clock", "plan:1: floor 2 imports kwarmup of floor 5"),
     ("plan", "def late():\n    import kwarmup.export", "plan:2: floor 2 imports kwarmup.export of floor 3"),
     (
         "clock",
@@ -174,7 +175,7 @@ PLANTED = [
         "clock:3: floor 1 imports kwarmup.plan of floor 2",
     ),
     ("clock", "importlib.import_module('kwarmup.plan')", "clock:1: floor 1 imports kwarmup.plan of floor 2"),
-    ("plan", "importlib.import_module(name)", "plan:1: floor 2 imports kwarmup.<computed> of floor 4"),
+    ("plan", "importlib.import_module(name)", "plan:1: floor 2 imports kwarmup.<computed> of floor 5"),
     (
         "callbacks/record",
         "from kwarmup.callbacks.warmup_decay import WarmupDecay",
@@ -190,7 +191,7 @@ PLANTED = [
         "from .callbacks import record",
         "export:1: imports kwarmup.callbacks.record, its sibling on floor 3",
     ),
-    ("export", "import kwarmup.cli", "export:1: floor 3 imports kwarmup.cli of floor 4"),
+    ("export", "import kwarmup.cli", "export:1: floor 3 imports kwarmup.cli of floor 5"),
     ("curve", "import keras", "curve:1: imports keras, which floor 1 must do without"),
     ("curve", "def f():\n    from keras import ops", "curve:2: imports keras, which floor 1 must do without"),
     ("errors", "import tensorflow as tf", "errors:1: imports tensorflow, which floor 0 must do without"),

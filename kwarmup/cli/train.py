@@ -24,6 +24,7 @@ class Options:
 
     source: str
     network: str | None
+    planned: Path | None
     expression: str
     peak: float | None
     batch_size: int | Profile | None
@@ -54,6 +55,13 @@ class Options:
     metavar="MODEL",
     help="A .keras file, or module:function, which returns a Keras model; one that is compiled keeps its "
     "loss and metrics, else it is trained to classify.  [default: a small convolutional network]",
+)
+@click.option(
+    "--plan",
+    "planned",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A plan.json, or the study.json of `kwarmup study`, in place of the options from --profile to --scaling.",
 )
 @click.option(
     "--profile",
@@ -150,10 +158,11 @@ def command(**options: Any) -> None:
       kwarmup train --peak 0.05 --profile "warmup(epochs=2) >> linear()"
       kwarmup train --batch-size "32 * (hold(epochs=5) >> hold(4))" --scaling 1
       kwarmup train --data /usr/share/datasets/fashion-mnist --epochs 5
+      kwarmup train --plan study/study.json
       kwarmup train --data data.npz --model my_code:build --optimizer adamw
     """
     try:
-        code = _train(Options(**options))
+        code = _train(Options(**options), _given(options))
     except KeyboardInterrupt:
         _be_quiet()
         click.echo("Stopped before the training began.", err=True)
@@ -161,16 +170,26 @@ def command(**options: Any) -> None:
     click.get_current_context().exit(code)
 
 
-def _train(options: Options) -> int:
+def _given(options: dict[str, Any]) -> set[str]:
+    """The options that the user has written, and that have not their defaults by themselves."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return {name for name in options if context.get_parameter_source(name) != default}
+
+
+def _train(options: Options, given: set[str]) -> int:
     # Whatever can be wrong is looked at before TensorFlow is waited for.
     from kwarmup.cli import data as data_sets
-    from kwarmup.cli import unfinished
+    from kwarmup.cli import planned, unfinished
     from kwarmup.cli.errors import UserError, user_error
     from kwarmup.cli.expression import parse
     from kwarmup.cli.tensorflow import import_quietly
     from kwarmup.cli.terminal import console as make_console
     from kwarmup.cli.terminal import plan_table
 
+    if options.planned is not None and (both := given & planned.DECIDED.keys()):
+        words = ", ".join(planned.DECIDED[name] for name in sorted(both))
+        raise UserError(f"--plan decides what {words} would say. Leave out one of them.")
     with user_error("--profile: "):
         profile = parse(options.expression)
     peak = options.peak
@@ -198,15 +217,19 @@ def _train(options: Options) -> int:
 
         size = options.batch_size or min(64, len(data.x))
         moves: dict[str, Any] = {"scaling": options.scaling, "multiple_of": options.multiple_of}
-        training.make_plan(profile, data, size, options.epochs, **moves)
+        if options.planned is None:
+            training.make_plan(profile, data, size, options.epochs, **moves)
+        else:
+            plan = planned.read(options.planned, len(data.x), options.epochs if "epochs" in given else None)
         keras.utils.set_random_seed(options.seed)
         model = models.load(options.network, data)
         data = models.shaped(data, model)
         base = models.optimizer(options.optimizer_name, model)
-        if profile.scale == 1:
-            profile = (models.default_peak(base) if peak is None else peak) * profile
-        moves |= models.accumulation(base)
-        plan = training.make_plan(profile, data, size, options.epochs, **moves)
+        if options.planned is None:
+            if profile.scale == 1:
+                profile = (models.default_peak(base) if peak is None else peak) * profile
+            moves |= models.accumulation(base)
+            plan = training.make_plan(profile, data, size, options.epochs, **moves)
         model = models.compiled(model, base, plan.learning_rate, data)
         training.try_out(model, data)
     _announce(console, data, model, plan)

@@ -1,0 +1,1 @@
+"""What the batch size does to a training: measured, judged, and shown."""

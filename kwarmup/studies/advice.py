@@ -1,0 +1,335 @@
+"""From what a study has measured to a plan, each part of it with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from typing import TYPE_CHECKING, NamedTuple, final
+
+import numpy as np
+
+from kwarmup.errors import Code, value_error
+from kwarmup.goodput import NEAR, BestBatchSize, Known, best_batch_size, goodput
+from kwarmup.plan import Plan, PlanWarning
+from kwarmup.profile import Profile
+from kwarmup.verbs import hold, linear, warmup
+
+if TYPE_CHECKING:
+    from kwarmup.measure.noise_scale import NoiseScale
+    from kwarmup.studies.result import Study
+
+GOALS = ("time", "examples", "memory", "quality")
+#: More examples, or more time, than the least, that is still "as good".
+_SLACK, _MEMORY_SLACK = 1.1, 1.5
+#: How much shorter a measured time must be to overrule the formula, beside telling the seeds apart.
+_OVERRULE = 1.2
+#: The longest warmup, in passes, and its share of a training without a rule of the optimizer.
+_WARMUP_EPOCHS, _WARMUP_SHARE = 5, 0.1
+
+
+class Reason(NamedTuple):
+    """Why a part of the plan is as it is.
+
+    Args:
+        part: of the plan, such as `"batch size"`.
+        choice: what was chosen.
+        why: the figures behind it, in words.
+    """
+
+    part: str
+    choice: str
+    why: str
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """A plan and the reasons of its parts.
+
+    Args:
+        goal: what it is good for.
+        plan: the recommended plan.
+        reasons: one for each part, each with the names `part`, `choice` and `why`.
+
+    Example:
+
+    >>> from kwarmup import Advice, Plan
+    >>> plan = Plan(learning_rate=0.1, batch_size=64, examples=6_400, epochs=1)
+    >>> print(Advice("time", plan, ()))
+    For the goal 'time':
+    Plan(learning_rate=0.1 * hold(), batch_size=64, examples=6400, epochs=1)
+    """
+
+    goal: str
+    plan: Plan
+    reasons: tuple[Reason, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{reason.part}: {reason.choice}\n    {reason.why}" for reason in self.reasons]
+        return "\n".join([f"For the goal {self.goal!r}:", *lines, repr(self.plan)])
+
+
+def advise(study: Study, goal: str, epochs: int | None) -> Advice:
+    """Return the plan for a goal; see `Study.advise`."""
+    if goal not in GOALS:
+        raise value_error(
+            "goal", goal, f"one of {', '.join(map(repr, GOALS))}", 'study.recommend(goal="time")'
+        )
+    if study.throughput is None or not study.runs:
+        raise value_error(
+            "study", Code(repr(study)), "one with trainings", 'study(build, x, y, path="study.json") again'
+        )
+    settings = study.settings
+    if epochs is None:
+        epochs = max(1, round(settings.run_examples / settings.examples))
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise value_error("epochs", epochs, "a whole number, 1 or more", "study.recommend(epochs=20)")
+    size, why = {
+        "time": _for_time,
+        "examples": _for_examples,
+        "memory": _for_memory,
+        "quality": _for_quality,
+    }[goal](study)
+    steps, grows = [(0, size)], ""
+    if goal == "time":
+        steps, grows = _along_the_run(study, size)
+    first = steps[0][1]
+    peak, peak_why = _peak(study, first, steps[-1][1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlanWarning)
+        profile, warmup_choice, warmup_why = _warmup(study, peak, first, epochs)
+        plan = Plan(
+            learning_rate=peak * (profile >> linear()),
+            batch_size=_sizes(steps, epochs * settings.examples),
+            examples=settings.examples,
+            epochs=epochs,
+            scaling=settings.scaling if len(steps) > 1 else 0,
+        )
+    choice = " → ".join(str(one) for _, one in steps)
+    reasons = (
+        Reason("batch size", choice, f"{why} {grows}".strip()),
+        Reason("learning rate", f"{peak:.3g}", peak_why),
+        Reason("warmup", warmup_choice, warmup_why),
+        Reason(
+            "decay",
+            "linear to 0",
+            "Over the rest of the run: the shape that is optimal in the worst case, and in most measured ones "
+            "(Defazio et al. 2023). The study's own trainings hold the rate and decay over their last fifth.",
+        ),
+    )
+    return Advice(goal, plan, reasons)
+
+
+# The batch size
+
+
+def _allowed(study: Study) -> tuple[int, ...]:
+    """The batch sizes that the study has trained with, without those where every seed diverged."""
+    found = tuple(s for s in study.batch_sizes if not all(run.diverged for run in study.at(s)))
+    if not found:
+        raise value_error(
+            "study", Code("a study in which every training diverged"), "a training that does not",
+            "study(...) with a build() whose gradient is clipped: SGD(clipnorm=1.0)",
+        )  # fmt: skip
+    return found
+
+
+def _rounded(study: Study, wanted: float) -> int:
+    """The nearest power of two, or measured size, within what was measured."""
+    allowed = _allowed(study)
+    within = min(max(wanted, allowed[0]), allowed[-1])
+    powers = [2**k for k in range(21) if allowed[0] <= 2**k <= allowed[-1]]
+    return min({*powers, *allowed}, key=lambda size: abs(math.log(size / within)))
+
+
+def _noise(study: Study) -> float:
+    """The noise scale where the target is reached, or the critical batch size of the fit where there is none."""
+    if (noise := study.noise_at_target) is not None:
+        return noise.value
+    if (fit := study.tradeoff) is not None:
+        return fit.critical_batch_size
+    raise value_error(
+        "study", Code("neither a noise scale nor updates to the target at three batch sizes"),
+        "one of both", 'study(..., budget=600, path="study.json"), which goes on',
+    )  # fmt: skip
+
+
+def _best(study: Study, noise: NoiseScale | float) -> BestBatchSize:
+    """The batch size of the formula, within those that were trained with."""
+    assert study.throughput is not None
+    time, allowed = study.throughput.step_time, _allowed(study)
+    return best_batch_size(
+        Known(time.fixed, time.fixed_interval), Known(time.per_example, time.per_example_interval), noise,
+        min=allowed[0], max=allowed[-1],
+    )  # fmt: skip
+
+
+def _for_time(study: Study) -> tuple[int, str]:
+    assert study.throughput is not None
+    time, noise = study.throughput.step_time, study.noise_at_target
+    scale = _noise(study)
+    best = _best(study, scale if noise is None else noise)
+    size = _rounded(study, best.batch_size)
+    optimum = f"{best.optimum:.0f}" if math.isfinite(best.optimum) else "without a limit"
+    words = (
+        f"An update takes {1e3 * time.fixed:.2f} ms and {1e6 * time.per_example:.2g} µs for each example, and the "
+        f"noise scale at the target is {scale:.3g}; so the time to it is least at "
+        f"√(fixed · noise scale / per example) = {optimum}. Of the batch sizes that were trained with, {best.near[0]} "
+        f"to {best.near[1]} are predicted to be within {100 * (NEAR - 1):.0f} % of the shortest time."
+    )
+    measured = {s: found for s in _allowed(study) if (found := study.seconds_to_target(s)) is not None}
+    if not measured:
+        return size, words + " No training came to the target, so the stopwatch could not confirm it."
+    fastest = min(measured, key=lambda s: measured[s].median)
+    nearest = min(measured, key=lambda s: abs(math.log(s / size)))
+    ratio = measured[nearest].median / measured[fastest].median
+    if ratio > _OVERRULE and measured[fastest].high < measured[nearest].low:
+        return fastest, (
+            f"{words} But by the stopwatch {fastest} came to the target in {measured[fastest].median:.3g} s and "
+            f"{nearest} in {measured[nearest].median:.3g} s, every seed of the one faster than any of the other."
+        )
+    return size, (
+        f"{words} By the stopwatch {nearest} came to the target in {measured[nearest].median:.3g} s, {ratio:.2f} "
+        f"times that of the fastest, {fastest}."
+    )
+
+
+def _for_examples(study: Study) -> tuple[int, str]:
+    fit = study.tradeoff
+    critical = fit.critical_batch_size if fit is not None else _noise(study)
+    size = _rounded(study, (_SLACK - 1) * critical)
+    source = "the fit to the updates to the target" if fit is not None else "the noise scale"
+    return size, (
+        f"The critical batch size is {critical:.3g} by {source}; up to a tenth of it a training needs at most "
+        f"{100 * (_SLACK - 1):.0f} % more examples than the smallest batch."
+    )
+
+
+def _for_memory(study: Study) -> tuple[int, str]:
+    assert study.throughput is not None
+    scale = _noise(study)
+    allowed = _allowed(study)
+    time = study.throughput.step_time
+    times = {s: 1 / goodput(s, time.fixed, time.per_example, scale) for s in allowed}
+    least = min(times.values())
+    size = min(s for s in allowed if times[s] <= _MEMORY_SLACK * least)
+    return size, (
+        f"The smallest batch, and so the least memory, whose predicted time to the target is within "
+        f"{_MEMORY_SLACK:g} times the best of those measured ({times[size] / least:.2f} times)."
+    )
+
+
+def _for_quality(study: Study) -> tuple[int, str]:
+    sign, monitor = study.settings.sign, study.settings.monitor
+    rows = {
+        s: {run.seed: sign * run.validation for run in study.at(s) if not run.diverged}
+        for s in _allowed(study)
+    }
+    best = max(rows, key=lambda s: float(np.mean(list(rows[s].values()))))
+    good = [s for s in rows if not _worse(rows[best], rows[s])]
+    size = max(good)
+    mean = sign * float(np.mean(list(rows[best].values())))
+    return size, (
+        f"{monitor} at the end was best at {best}, {mean:.4g} over {len(rows[best])} seeds; {size} is the largest "
+        f"batch that could not be told from it, seed by seed."
+    )
+
+
+def _worse(best: dict[int, float], other: dict[int, float]) -> bool:
+    """Whether a batch size is worse than the best one by two standard errors of the differences of its seeds."""
+    shared = sorted(best.keys() & other.keys())
+    if not shared:
+        return True
+    differences = np.array([best[seed] - other[seed] for seed in shared])
+    if len(differences) < 2:
+        return bool(differences[0] > 0)
+    return bool(differences.mean() > 2 * differences.std(ddof=1) / math.sqrt(len(differences)))
+
+
+def _along_the_run(study: Study, last: int) -> tuple[list[tuple[int, int]], str]:
+    """The batch sizes along the run: the same formula at the noise scale that was measured there."""
+    found: list[tuple[int, int]] = []
+    for place in study.noise:
+        if not math.isfinite(place.scale.value):
+            continue
+        size = min(last, _rounded(study, _best(study, place.scale).batch_size))
+        if not found:
+            found.append((0, size))
+        elif size >= 2 * found[-1][1]:
+            found.append((place.examples, size))
+    if not found or found[0][1] * 2 > last:
+        return [(0, last)], ""
+    if found[-1][1] < last:
+        found[-1] = (found[-1][0], last) if len(found) > 1 else found[-1]
+    scales = [place.scale.value for place in study.noise]
+    words = (
+        f"The noise scale was {scales[0]:.3g} at the beginning and {max(scales):.3g} later on, so the batch begins "
+        "small and grows with it."
+    )
+    return found, words
+
+
+def _sizes(steps: list[tuple[int, int]], total: int) -> int | Profile:
+    first = steps[0][1]
+    steps = [step for step in steps if step[0] < total]
+    if len(steps) == 1:
+        return first
+    ends = [begin for begin, _ in steps[1:]]
+    profile: Profile | None = None
+    for (begin, size), end in zip(steps[:-1], ends, strict=True):
+        part = hold(size / first, examples=end - begin)
+        profile = part if profile is None else profile >> part
+    assert profile is not None
+    return first * (profile >> hold(steps[-1][1] / first))
+
+
+# The learning rate
+
+
+def _peak(study: Study, first: int, last: int) -> tuple[float, str]:
+    """The peak at the first batch size; the plan's scaling carries it to the others."""
+    settings = study.settings
+    assert study.sweep is not None
+    try:
+        suggestion = study.sweep.suggest()
+        words = (
+            f"The range test at batch size {settings.reference} suggests {suggestion.learning_rate:.2g} "
+            f"[{suggestion.low:.2g}, {suggestion.high:.2g}], and of"
+        )
+    except ValueError:
+        words = "The range test suggests nothing; of"
+    rule = {1.0: "linear", 0.5: "square-root"}.get(settings.scaling, f"{settings.scaling:g}-power")
+    words += (
+        f" {len(study.pilots)} short trainings {settings.peak:.2g} came to the lowest loss; the {rule} rule carries "
+        f"it to {first}."
+    )
+    nearest = min(_allowed(study), key=lambda size: abs(math.log(size / last)))
+    runs = study.at(nearest)
+    factor = runs[0].peak / study.peak(nearest)
+    if factor != 1:
+        words += f" Of half, once and twice that, {factor:g} times was best at batch size {nearest}."
+    broken = [run for run in study.runs if run.batch_size == nearest and run.diverged]
+    if broken:
+        words += f" {len(broken)} of the trainings at batch size {nearest} diverged: watch the first updates."
+    return float(f"{study.peak(first) * factor:.3g}"), words
+
+
+def _warmup(study: Study, peak: float, first: int, epochs: int) -> tuple[Profile, str, str]:
+    settings, beta_2 = study.settings, study.facts.get("beta_2")
+    updates = epochs * settings.examples // first
+    start, begins = 0.0, "It begins at 0."
+    if study.stable is not None:
+        stable = study.stable.learning_rate
+        start = float(f"{min(0.5, 0.5 * stable / peak):.2g}")
+        begins = (
+            f"It begins at {start:g} of the peak: the largest learning rate that is stable at the first update is "
+            f"{stable:.2g} (Kalra and Barkeshli 2024)."
+        )
+    if beta_2 is not None:
+        length = min(round(2 / (1 - beta_2)), updates // 4)
+        why = f"round(2 / (1 - {beta_2:g})) updates, at most a quarter of the run (Ma and Yarats 2021)."
+        return warmup(steps=max(1, length), start=start), f"{length:,} updates", f"{why} {begins}"
+    share = min(_WARMUP_SHARE, _WARMUP_EPOCHS / epochs)
+    why = f"{100 * share:.2g} % of the run, at most {_WARMUP_EPOCHS} passes (Goyal et al. 2017)."
+    return warmup(fraction=share, start=start), f"{share * epochs:.2g} passes", f"{why} {begins}"

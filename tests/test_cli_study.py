@@ -54,6 +54,7 @@ def test_it_prints_a_table_the_findings_and_a_plan(studied):
     assert f"kwarmup train --plan {Path('study/study.json')}" in text
 
 
+@pytest.mark.filterwarnings("ignore::kwarmup.PlanWarning")  # two passes are few
 def test_its_plan_is_trained_by(folder):
     result = CliRunner().invoke(main, ["train", *FLAT, "--plan", "study/study.json", "--epochs", "2"])
     assert result.exit_code == 0, result.output

@@ -3,7 +3,7 @@
 import click
 
 import kwarmup
-from kwarmup.cli import find_lr, show, study, train
+from kwarmup.cli import find_lr, noise, show, study, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -13,6 +13,7 @@ def main() -> None:
 
 
 main.add_command(find_lr.command, "find-lr")
+main.add_command(noise.command, "noise")
 main.add_command(show.command, "show")
 main.add_command(study.command, "study")
 main.add_command(train.command, "train")

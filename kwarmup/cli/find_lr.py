@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from kwarmup.cli import options
 
 if TYPE_CHECKING:
     from kwarmup.sweep import Sweep
@@ -15,45 +16,17 @@ _ROWS = 6
 
 
 @click.command(context_settings={"show_default": True})
-@click.option(
-    "--data",
-    "source",
-    metavar="DATA",
-    default="digits",
-    help="digits, an .npz file, a folder of IDX files, or module:function, as for `kwarmup train`.",
-)
-@click.option(
-    "--model",
-    "network",
-    metavar="MODEL",
-    help="A .keras file, or module:function, which returns a Keras model.  [default: a small convolutional "
-    "network]",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    metavar="NUMBER",
-    help="Examples per update.  [default: 64, or all where there are fewer]",
-)
-@click.option(
-    "--optimizer",
-    "optimizer_name",
-    metavar="NAME",
-    help="A Keras optimizer: sgd (with momentum 0.9), adam, adamw, lion, …  [default: the model's, or sgd]",
-)
+@options.data
+@options.model
+@options.batch_size
+@options.optimizer
 @click.option("--low", type=float, default=1e-7, metavar="NUMBER", help="Learning rate of the first update.")
 @click.option("--high", type=float, default=10.0, metavar="NUMBER", help="Learning rate of the last update.")
 @click.option(
     "--steps", type=click.IntRange(min=20), default=100, metavar="NUMBER", help="Updates in a repeat."
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=5, metavar="NUMBER", help="Times it is done.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0, max=2**32 - 1),
-    default=0,
-    metavar="NUMBER",
-    help="Of the first weights and the order of examples.",
-)
+@options.seed
 @click.option(
     "--plot",
     "picture",
@@ -61,9 +34,7 @@ _ROWS = 6
     type=click.Path(path_type=Path),
     help="Also draw it into a .png, .svg or .pdf file.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print all that was measured as JSON, and nothing else."
-)
+@options.as_json
 def command(picture: Path | None, as_json: bool, **arguments: Any) -> None:
     """Measure how the loss goes while the learning rate rises, and suggest one.
 
@@ -86,14 +57,7 @@ def command(picture: Path | None, as_json: bool, **arguments: Any) -> None:
     if picture is not None:
         with user_error("--plot: "):
             check_path(picture)
-    try:
-        code = _find(picture, as_json, **arguments)
-    except KeyboardInterrupt:
-        # TensorFlow was stopped anywhere; what it has to say about that while Python ends helps nobody.
-        sys.unraisablehook = lambda _: None
-        click.echo("Stopped; nothing was measured.", err=True)
-        code = 130
-    click.get_current_context().exit(code)
+    options.exit_with(lambda: _find(picture, as_json, **arguments))
 
 
 def _find(
@@ -119,11 +83,7 @@ def _find(
     if not 0 < low < high:
         raise UserError(f"--low {low:g} and --high {high:g}: learning rates above 0, the second the larger.")
     data = data_sets.load(source)
-    batch_size = batch_size or min(64, len(data.x))
-    if batch_size > len(data.x):
-        raise UserError(
-            f"--batch-size {batch_size:,} is more than the {len(data.x):,} training examples of {data.name}."
-        )
+    size = options.examples_per_update(batch_size, data)
     console = make_console()
     import_quietly()
     import keras
@@ -141,7 +101,7 @@ def _find(
     with user_error():
         sweep = find_lr(
             model, data.x, data.y,
-            low=low, high=high, steps=steps, batch_size=batch_size, repeats=repeats, seed=seed,
+            low=low, high=high, steps=steps, batch_size=size, repeats=repeats, seed=seed,
         )  # fmt: skip
     code = 130 if sweep.interrupted else 0
     if picture is not None:
@@ -159,7 +119,7 @@ def _find(
     console.print(table(("suggestion", "learning rate", f"{100 * found[0].confidence:.0f} % interval"), rows))
     whole = len(sweep.descents())
     console.print(
-        f"{type(base).__name__}, batch size {batch_size}, {whole} {'repeat' if whole == 1 else 'repeats'}"
+        f"{type(base).__name__}, batch size {size}, {whole} {'repeat' if whole == 1 else 'repeats'}"
         f"{', then stopped by Ctrl-C' if sweep.interrupted else ''}."
     )
     if picture is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from kwarmup.cli import options as shared
 from kwarmup.cli.batch_size import BatchSize, Scaling
 
 if TYPE_CHECKING:
@@ -107,19 +107,8 @@ class Options:
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=20, metavar="NUMBER", help="Passes over the data."
 )
-@click.option(
-    "--optimizer",
-    "optimizer_name",
-    metavar="NAME",
-    help="A Keras optimizer: sgd (with momentum 0.9), adam, adamw, lion, …  [default: the model's, or sgd]",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0, max=2**32 - 1),
-    default=0,
-    metavar="NUMBER",
-    help="Of the first weights and the order of examples.",
-)
+@shared.optimizer
+@shared.seed
 @click.option(
     "--output",
     metavar="FOLDER",
@@ -164,7 +153,7 @@ def command(**options: Any) -> None:
     try:
         code = _train(Options(**options), _given(options))
     except KeyboardInterrupt:
-        _be_quiet()
+        shared.be_quiet()
         click.echo("Stopped before the training began.", err=True)
         code = 130
     click.get_current_context().exit(code)
@@ -215,7 +204,7 @@ def _train(options: Options, given: set[str]) -> int:
 
         from kwarmup.cli import models, training
 
-        size = options.batch_size or min(64, len(data.x))
+        size = options.batch_size or min(shared.BATCH_SIZE, len(data.x))
         moves: dict[str, Any] = {"scaling": options.scaling, "multiple_of": options.multiple_of}
         if options.planned is None:
             training.make_plan(profile, data, size, options.epochs, **moves)
@@ -255,7 +244,7 @@ def _carry_out(
         outcome = training.fit(model, plan, data, console, checkpoints, options.seed, **device)
         version = training.keep(model, plan, data, outcome, output, console)
     except KeyboardInterrupt:
-        _be_quiet()
+        shared.be_quiet()
         left = unfinished.leave(checkpoints)
         click.echo(f"Stopped at once. {goes_on}" if left else "Stopped; nothing was kept.", err=True)
         return 130
@@ -273,11 +262,6 @@ def _carry_out(
     if outcome.interrupted:
         console.print(goes_on)
     return 130 if outcome.interrupted else 0
-
-
-def _be_quiet() -> None:
-    # TensorFlow was stopped anywhere; what it has to say about that while Python ends helps nobody.
-    sys.unraisablehook = lambda _: None
 
 
 def _check_output(output: Path) -> None:

@@ -58,13 +58,33 @@ def test_more_seeds_make_the_intervals_narrower():
     assert widths[0] > 1.4 * widths[1] > 2 * widths[2]
 
 
+def test_medians_off_the_curve_count_more_than_seeds_that_agree():
+    off = np.exp([[0.1], [-0.1], [0.1], [-0.1], [0.1]])
+    tradeoff = fit_tradeoff(SIZES, noisy(0, 10, scatter=0.002) * off)
+    low, high = tradeoff.critical_interval
+    assert low < 100 < high and high / low > 1.5 and tradeoff.error == pytest.approx(0.1, rel=0.2)
+
+
+def test_sizes_with_more_seeds_count_more():
+    rows = noisy(0, 1).tolist()
+    rows[0] = [1.2 * planted()[0]]
+    many = [[1.2 * planted()[0]] * 50, *rows[1:]]
+    distances = [
+        abs(math.log(tradeoff.updates(SIZES[0]) / (1.2 * planted()[0])))
+        for tradeoff in (fit_tradeoff(SIZES, rows), fit_tradeoff(SIZES, many))
+    ]
+    assert distances[1] < 0.5 * distances[0]
+
+
 def test_a_seed_that_went_wrong_moves_little():
     good = noisy(0, 5)
     bad = good.copy()
     bad[2, 0] *= 30
     before, after = fit_tradeoff(SIZES, good), fit_tradeoff(SIZES, bad)
     assert after.critical_batch_size == pytest.approx(before.critical_batch_size, rel=0.1)
-    assert after.critical_interval[0] < 100 < after.critical_interval[1] < 200
+    widths = [math.log(one.critical_interval[1] / one.critical_interval[0]) for one in (before, after)]
+    assert after.critical_interval[0] < 100 < after.critical_interval[1]
+    assert widths[1] < 1.4 * widths[0], widths
 
 
 def test_a_seed_that_did_not_reach_the_target_counts_as_one_that_took_longest():

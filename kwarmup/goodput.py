@@ -34,7 +34,14 @@ class Uncertain(Protocol):
 
 
 class Known(NamedTuple):
-    """A number with an interval."""
+    """A number with an interval, such as a part of a `StepTime`.
+
+    >>> from kwarmup import StepTime
+    >>> time = StepTime(0.001, 1e-5, (0.0008, 0.0012), (0.9e-5, 1.1e-5), 0.0)
+    >>> fixed = Known(time.fixed, time.fixed_interval)
+    >>> print(best_batch_size(fixed, Known(time.per_example, time.per_example_interval), noise_scale=100))
+    100; optimum 100 [85, 115]; 54 to 186 take at most 10% longer
+    """
 
     value: float
     interval: Interval

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
+
+from kwarmup.cli import options
 
 STUDY = "study.json"
 
@@ -31,20 +32,8 @@ class Sizes(click.ParamType[Any]):
 
 
 @click.command(context_settings={"show_default": True})
-@click.option(
-    "--data",
-    "source",
-    metavar="DATA",
-    default="digits",
-    help="digits, an .npz file, a folder of IDX files, or module:function, as for `kwarmup train`.",
-)
-@click.option(
-    "--model",
-    "network",
-    metavar="MODEL",
-    help="A .keras file, or module:function, which returns a Keras model.  [default: a small convolutional "
-    "network]",
-)
+@options.data
+@options.model
 @click.option(
     "--batch-sizes",
     type=Sizes(),
@@ -59,12 +48,7 @@ class Sizes(click.ParamType[Any]):
     metavar="SECONDS",
     help="What it may take in all; what has begun is finished.",
 )
-@click.option(
-    "--optimizer",
-    "optimizer_name",
-    metavar="NAME",
-    help="A Keras optimizer: sgd (with momentum 0.9), adam, adamw, lion, …  [default: the model's, or sgd]",
-)
+@options.optimizer
 @click.option(
     "--goal",
     type=click.Choice(["time", "examples", "memory", "quality"]),
@@ -83,7 +67,7 @@ class Sizes(click.ParamType[Any]):
     help="Where study.json goes.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the study in that folder.")
-def command(**options: Any) -> None:
+def command(**arguments: Any) -> None:
     """Measure what the batch size does to a training: speed, noise, updates to a target, quality.
 
     A network is trained for a short while at each batch size, several times, within a budget of time.
@@ -100,14 +84,7 @@ def command(**options: Any) -> None:
       kwarmup study --data data.npz --model my_code:build --goal quality
       kwarmup study --resume --budget 600
     """
-    try:
-        code = _study(**options)
-    except KeyboardInterrupt:
-        # TensorFlow was stopped anywhere; what it has to say about that while Python ends helps nobody.
-        sys.unraisablehook = lambda _: None
-        click.echo("Stopped; nothing was measured.", err=True)
-        code = 130
-    click.get_current_context().exit(code)
+    options.exit_with(lambda: _study(**arguments))
 
 
 def _study(

@@ -3,7 +3,6 @@
 from . import shapes as shapes
 from .callbacks.checkpoints import Checkpoints as Checkpoints
 from .callbacks.guard import Guard as Guard
-from .callbacks.noise_scale_monitor import NoiseScaleMonitor as NoiseScaleMonitor
 from .callbacks.plateau_decay import PlateauDecay as PlateauDecay
 from .callbacks.plateau_growth import PlateauGrowth as PlateauGrowth
 from .callbacks.progress import Progress as Progress
@@ -14,6 +13,7 @@ from .curve import Curve as Curve
 from .export import ExportError as ExportError
 from .export import export as export
 from .finite import LossNotFinite as LossNotFinite
+from .following import follow_noise as follow_noise
 from .goodput import BestBatchSize as BestBatchSize
 from .goodput import best_batch_size as best_batch_size
 from .measure.find_lr import find_lr as find_lr
@@ -22,6 +22,7 @@ from .measure.noise_scale import noise_scale as noise_scale
 from .measure.stable import largest_stable_lr as largest_stable_lr
 from .measure.throughput import throughput as throughput
 from .measure.warmup_gain import warmup_gain as warmup_gain
+from .noise_scale_monitor import NoiseScaleMonitor as NoiseScaleMonitor
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
 from .optimizers import AdamW as AdamW

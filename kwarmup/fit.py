@@ -14,6 +14,7 @@ from kwarmup.batches import Batches
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.finite import FiniteLoss, LossNotFinite
 from kwarmup.length import number
+from kwarmup.noise_growth import following, go_on
 from kwarmup.plan import Plan
 from kwarmup.private import build
 from kwarmup.resume import Keeper
@@ -47,13 +48,14 @@ def fit(
     micro_batches.check(max_device_batch)
     _check_roll_back(roll_back, checkpoint_dir, x)
     guard.check_model(plan, model)
-    callbacks = list(callbacks or ())
+    callbacks = following(plan, callbacks)
     keeper = None
     if checkpoint_dir is not None:
         data = x, y, sample_weight
         facts = identity.of_training("plan.fit", data, seed, callbacks, arguments.get("class_weight"))
         keeper = Keeper(checkpoint_dir, save_every, plan, model, facts, on_change, roll_back)
         plan = keeper.plan
+        go_on(keeper.declared, callbacks)
         guard.check_model(plan, model)
     replanning = [callback for callback in callbacks if isinstance(callback, replan.Replans)]
     for callback in replanning:

@@ -1,6 +1,8 @@
-"""Turn a decay of the learning rate into a growing batch."""
+"""Turn a decay of the learning rate into a growing batch; what batches that grow divide by."""
 
 from __future__ import annotations
+
+import math
 
 from kwarmup import shapes
 from kwarmup.clock import Clock
@@ -23,6 +25,11 @@ def in_examples(profile: Profile, clock: Clock) -> Profile:
             length = Length(int(examples) if examples.denominator == 1 else float(examples), "examples")
         phases.append(Phase(phase.shape, length, phase.start, phase.to))
     return Profile(phases, profile.scale)
+
+
+def unit_of(clock: Clock) -> int:
+    """Return what a batch that grows must divide by."""
+    return math.lcm(clock.multiple_of, clock.gradient_accumulation_steps * clock.replicas)
 
 
 def growing_batch(profile: Profile, batch_size: int, largest: int) -> Profile:

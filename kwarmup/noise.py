@@ -35,6 +35,8 @@ class Estimate(NamedTuple):
     @property
     def interval(self) -> tuple[float, float]:
         """Its 95 % interval; the upper end is infinite where |G|^2 cannot be told from 0."""
+        if not np.isfinite(self.covariance).all():
+            return 0.0, math.inf  # of one measurement, or of none
         return fieller(self.trace, self.squared_norm, self.covariance, quantile(self.freedom))
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import warnings
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
@@ -15,7 +15,8 @@ import numpy as np
 from kwarmup.clock import Clock
 from kwarmup.curve import Curve, as_profile
 from kwarmup.errors import Code, type_error, value_error
-from kwarmup.growth import growing_batch, in_examples
+from kwarmup.following import FollowNoise, batch_size_from_dict, refuse
+from kwarmup.growth import growing_batch, in_examples, unit_of
 from kwarmup.length import number
 from kwarmup.places import places
 from kwarmup.profile import Profile
@@ -80,7 +81,7 @@ class Plan:
     Args:
         learning_rate: a profile with its peak in front, or a number.
         batch_size: examples per update, over all replicas and accumulated micro-batches; a whole
-            number, or a profile such as `64 * (hold(epochs=10) >> hold(4))`.
+            number, a profile such as `64 * (hold(epochs=10) >> hold(4))`, or `follow_noise(start=32, max=1024)`.
         examples: training examples in one pass over the data.
         epochs: passes over the data.
         scaling: 0, or 0.5 (square-root rule) or 1 (linear rule) to move the learning rate with the
@@ -107,12 +108,14 @@ class Plan:
     profile: Profile
     clock: Clock
     scaling: float
+    #: The rule that the batch size follows between passes; the clock has what it begins with.
+    follows: FollowNoise | None
 
     def __init__(
         self,
         *,
         learning_rate: Profile | float,
-        batch_size: int | Profile,
+        batch_size: int | Profile | FollowNoise,
         examples: int,
         epochs: int,
         scaling: float = 0,
@@ -121,10 +124,16 @@ class Plan:
         unknown = set(clock) - set(_CLOCK_KEYS)
         if unknown:
             raise type_error(sorted(unknown)[0], clock, f"one of {', '.join(_CLOCK_KEYS[3:])}", _EXAMPLE)
+        follows = None
+        if isinstance(batch_size, FollowNoise):
+            follows, batch_size = batch_size, batch_size.start
         bound = Clock(examples=examples, epochs=epochs, batch_size=batch_size, **clock)
+        if follows is not None:
+            _check_sizes(follows, bound)
         object.__setattr__(self, "profile", as_profile(learning_rate))
         object.__setattr__(self, "clock", bound)
         object.__setattr__(self, "scaling", scaling)
+        object.__setattr__(self, "follows", follows)
         for text in self.warnings:
             warnings.warn(text, PlanWarning, stacklevel=2)
 
@@ -187,7 +196,7 @@ class Plan:
         `compute_loss`, `add_loss` and loss functions of your own, of which the mean over the batch is taken.
 
         Returns:
-            The `History` of the training.
+            The `History` of the training; of one whose batch follows the noise, with `growth`, as `follow_noise` says.
 
         Raises:
             ValueError: if the model or the data do not fit the plan, both numbers are said; if the folder cannot be
@@ -243,8 +252,10 @@ class Plan:
             A `tf.data.Dataset` on TensorFlow, a generator on other backends.
 
         Raises:
-            ValueError: if the data has another number of examples than the plan.
+            ValueError: if the data has another number of examples than the plan, or the batch size is measured
+                in training.
         """
+        refuse(self.follows)
         from kwarmup.batches import Batches
 
         return Batches(self.clock, x, y, sample_weight, seed).between(0, self.clock.epochs)
@@ -257,7 +268,11 @@ class Plan:
         of the first epoch for all others; so where passes differ in their number of updates, the whole
         run is one Keras epoch here (`plan.fit` has true epochs). Under gradient accumulation all
         numbers count micro-batches.
+
+        Raises:
+            ValueError: if the batch size is measured in training: only `plan.fit` can change it there.
         """
+        refuse(self.follows)
         clock = self.clock
         begins = {clock.first_micro_batch(e + 1) - clock.first_micro_batch(e) for e in range(clock.epochs)}
         if len(begins) > 1:
@@ -332,7 +347,7 @@ class Plan:
         >>> plan.clock.steps, grown.clock.steps
         (5628, 3378)
         """
-        batch_size = self.clock.batch_size
+        batch_size = self._arguments["batch_size"]
         if not isinstance(batch_size, int):
             raise value_error(
                 "batch_size",
@@ -399,13 +414,14 @@ class Plan:
         cells = [("phase", "updates", "epochs", "batch size", "learning rate")]
         for row in self.rows:
             sizes = dict.fromkeys(f"{size:,}" for size in row.batch_sizes)
+            more = " or more" if self.follows is not None else ""
             rates = dict.fromkeys(f"{rate:.6g}" for rate in row.learning_rates)
             cells.append(
                 (
                     row.phase,
                     f"{row.first:,} – {row.last:,}",
                     f"{row.epochs[0]:.4g} – {row.epochs[1]:.4g}",
-                    " → ".join(sizes),
+                    " → ".join(sizes) + more,
                     " → ".join(rates),
                 )
             )
@@ -417,7 +433,11 @@ class Plan:
             for line in cells
         ]
         clock = self.clock
-        lines.append(f"{clock.steps:,} updates, {clock.epochs:,} epochs of {clock.examples:,} examples")
+        most, grows = "", ""
+        if self.follows is not None:
+            most, grows = " at most", f"; the batch grows with the noise, up to {self.follows.max:,}"
+        passes = f"{clock.epochs:,} epochs of {clock.examples:,} examples"
+        lines.append(f"{clock.steps:,} updates{most}, {passes}{grows}")
         return "\n".join(line.rstrip() for line in lines)
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
@@ -440,7 +460,8 @@ class Plan:
         """Return plain data with the arguments of `Plan` as keys; `from_dict` reads it back."""
         data = self._arguments
         data["learning_rate"] = self.profile.to_dict()
-        data["batch_size"] = self.clock.to_dict()["batch_size"]
+        if not isinstance(data["batch_size"], int):
+            data["batch_size"] = data["batch_size"].to_dict()
         return data
 
     @classmethod
@@ -457,8 +478,7 @@ class Plan:
                 "data", Code(repr(data)[:200]), "the data of a plan", "Plan.from_dict(plan.to_dict())"
             )
         data = dict(data, learning_rate=Profile.from_dict(data["learning_rate"]))
-        if isinstance(data["batch_size"], dict):
-            data["batch_size"] = Profile.from_dict(data["batch_size"])
+        data["batch_size"] = batch_size_from_dict(data["batch_size"])
         return cls(**data)
 
     def to_json(self) -> str:
@@ -486,6 +506,7 @@ class Plan:
     @property
     def _arguments(self) -> dict[str, Any]:
         clock = {name: getattr(self.clock, name) for name in _CLOCK_KEYS}
+        clock["batch_size"] = clock["batch_size"] if self.follows is None else self.follows
         return {
             "learning_rate": self.profile,
             "batch_size": clock.pop("batch_size"),
@@ -494,3 +515,21 @@ class Plan:
             "scaling": self.scaling,
             **clock,
         }
+
+
+def _check_sizes(follows: FollowNoise, clock: Clock) -> None:
+    """Can the batch have every size that a rule may lead to? Asked now, and not behind hours."""
+    if clock.replicas != 1:
+        raise value_error(
+            "replicas", clock.replicas, f"1 with batch_size={follows!r}, since the noise is measured on one device",
+            "plan.replace(batch_size=64)",
+        )  # fmt: skip
+    unit = unit_of(clock)
+    if follows.start % unit:
+        nearest = max(unit, round(follows.start / unit) * unit)
+        raise value_error(
+            "start", follows.start, f"a multiple of {unit}, by which the clock divides the batch",
+            f"follow_noise(start={nearest}, max={max(follows.max, nearest)})",
+        )  # fmt: skip
+    # The clock says what it cannot do; limits and rounding have been seen to.
+    replace(clock, batch_size=follows.sizes(unit)[-1])

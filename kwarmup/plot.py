@@ -73,6 +73,8 @@ def plot_curve(curve: Curve, steps: int, path: Path | None = None, label: str = 
 def plot_plan(plan: Plan, path: Path | None = None) -> Figure:
     """Draw a plan's learning rate, and its batch size where that changes; see `plot_curve`.
 
+    A batch size that is only measured in training is told in words.
+
     Example:
 
     >>> from kwarmup import Plan, cosine, warmup
@@ -82,7 +84,11 @@ def plot_plan(plan: Plan, path: Path | None = None) -> Figure:
     >>> figure.axes[0].get_ylabel()
     'learning rate'
     """
-    return plot_curve(plan.curve, plan.clock.steps, path)
+    figure = plot_curve(plan.curve, plan.clock.steps)
+    if plan.follows is not None:
+        text = f"batch size {plan.follows.start:,}, to grow with the noise up to {plan.follows.max:,}"
+        figure.axes[0].set_title(text, fontsize="medium")
+    return _written(figure, path)
 
 
 def plot_training(

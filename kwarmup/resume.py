@@ -21,8 +21,8 @@ from keras import ops
 from kwarmup import applied, checkpoint, identity, replan, scaled, state
 from kwarmup.errors import Code, message, value_error
 from kwarmup.finite import LossNotFinite
+from kwarmup.following import batch_size_from_dict
 from kwarmup.plan import Plan, PlanWarning
-from kwarmup.profile import Profile
 
 _SHOWN = 12
 #: So often in a row a training may go back without getting past the place where it went wrong.
@@ -82,6 +82,7 @@ class Keeper:
         if not isinstance(every, int) or every < 1:
             raise value_error("save_every", every, "a number of updates, 1 or more", "save_every=1000")
         self.every, self.plan, self.model, self.roll_back = every, plan, model, roll_back
+        self.declared = plan  # as its author made it, before anything that was decided in training
         self.epoch = self.begun = 0
         self.finished = False
         # As they come back from a file: here a plan that cannot be written is refused, not behind hours.
@@ -121,6 +122,7 @@ class Keeper:
         if planned and on_change == "checkpoint":
             self._plan = facts["plan"]
             self._go_on_by(facts["plan"])
+            self.declared = self.plan
         elif planned:
             self._check_place(facts)
             # A longer plan goes on behind the end of a shorter one.
@@ -341,5 +343,5 @@ def _save_elsewhere(tick: int, point: checkpoint.Checkpoint) -> None:
 
 
 def _readable(plan: dict[str, Any]) -> dict[str, Any]:
-    """Return the data of a plan with profiles as their authors write them."""
-    return {name: repr(Profile.from_dict(v)) if isinstance(v, dict) else v for name, v in plan.items()}
+    """Return the data of a plan with profiles and rules as their authors write them."""
+    return {n: repr(batch_size_from_dict(v)) if isinstance(v, dict) else v for n, v in plan.items()}

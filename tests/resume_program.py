@@ -1,11 +1,11 @@
 """A training that can be killed anywhere and started again; run by `test_resume.py` as a program.
 
-    python resume_program.py CHECKPOINTS RESULT [--kill MOMENT]
+    python resume_program.py CHECKPOINTS RESULT [--kill MOMENT] [--follow]
 
 writes all weights and the history to RESULT. MOMENT is `batch:N`, `fsync:N` or `rename:N`: at the N-th of
 those the process kills itself, as `kill -9` would; `fsync` and `rename` lie within the writing of a
 checkpoint. `seconds:S` kills it that long behind the first batch, wherever it is then. `term:N` sends
-itself SIGTERM at the N-th batch.
+itself SIGTERM at the N-th batch. With `--follow` the batch size is not planned but follows the noise scale.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kwarmup import SGD, Plan, PlateauDecay, cosine, hold, linear, warmup
+from kwarmup import SGD, Plan, PlateauDecay, cosine, follow_noise, hold, linear, warmup
 from kwarmup.scaled import factor_of
 
 EXAMPLES, EPOCHS, SAVE_EVERY = 240, 4, 2
@@ -33,12 +33,12 @@ def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, (x[:, :1] * x[:, 1:2] + random.normal(0, 0.1, size=(EXAMPLES, 1))).astype("float32")
 
 
-def plan() -> Plan:
+def plan(follow: bool = False) -> Plan:
     # JAX compiles each batch size anew.
     ramp = hold(2, epochs=1) >> hold(4) if keras.backend.backend() == "jax" else linear(to=4, epochs=2)
     return Plan(
         learning_rate=0.02 * (warmup(epochs=1, start=0.1) >> cosine(to=0.1)),
-        batch_size=12 * (hold(epochs=1) >> ramp),
+        batch_size=follow_noise(start=6, max=48) if follow else 12 * (hold(epochs=1) >> ramp),
         examples=EXAMPLES,
         epochs=EPOCHS,
         scaling=0.5,
@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("checkpoints")
     parser.add_argument("result", type=Path)
     parser.add_argument("--kill", default="never:0")
+    parser.add_argument("--follow", action="store_true")
     arguments = parser.parse_args()
     where, number = arguments.kill.split(":")
     at = At(-1, kill)
@@ -115,7 +116,7 @@ def main() -> None:
     stop = keras.callbacks.EarlyStopping("val_loss", patience=2, min_delta=1e-4, restore_best_weights=True)
     # Demanding, so that it fires several times.
     plateau = PlateauDecay("loss", factor=0.8, patience=2, min_delta=0.1, steps=5)
-    today = plan()
+    today = plan(arguments.follow)
     # What is restored must not lean on a seed: behind a kill the model starts with other weights.
     begun = list(Path(arguments.checkpoints).glob("step-*"))
     keras.utils.set_random_seed(int.from_bytes(os.urandom(4), "little") if begun else 0)
@@ -139,6 +140,7 @@ def main() -> None:
         "epoch": history.epoch,
         "best": [stop.best, stop.best_epoch, stop.wait],
         "plateau": [plateau.best, plateau.bad_checks, factor_of(trained)],
+        "decisions": history.growth.decisions if arguments.follow else [],
     }
     arguments.result.write_text(json.dumps(result))
 

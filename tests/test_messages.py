@@ -15,11 +15,13 @@ WORDS = {
             "Clock",
             "Curve",
             "Guard",
+            "Plan",
             "PlateauDecay",
             "Profile",
             "Schedule",
             "best_batch_size",
             "fit_tradeoff",
+            "follow_noise",
         )
     },
     "shapes": shapes,
@@ -29,6 +31,21 @@ WORDS = {
 
 #: Code, the kind of error, and its three lines: `argument`: expected …, Received: …, Write: …
 MESSAGES = """
+follow_noise(start=64, max=32)
+ValueError `max`: expected a whole number, 64 or more.
+32
+follow_noise(start=64, max=2048)
+
+follow_noise(start=32, max=1024, factor=0.5)
+ValueError `factor`: expected a number above 1.
+0.5
+follow_noise(start=32, max=1024, factor=2)
+
+Plan(learning_rate=0.1, batch_size=follow_noise(start=32, max=64), examples=960, epochs=2).fit_arguments
+ValueError `batch_size`: expected one that is known before training, since nothing changes it on the way here.
+follow_noise(start=32, max=64)
+plan.fit(model, x, y), or plan.replace(batch_size=64)
+
 warmup(5)
 TypeError `length`: expected a keyword that names the unit.
 warmup(5)

@@ -208,3 +208,11 @@ def test_fieller_holds_the_ratios_that_cannot_be_refused(correlation):
     spread = np.sqrt(covariance[0, 0] - 2 * scales * covariance[0, 1] + scales**2 * covariance[1, 1])
     kept = scales[np.abs(4.0 - scales * 1.0) <= 1.96 * spread]
     assert (kept.min(), kept.max()) == pytest.approx((low, high), abs=0.011)
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 2])
+def test_of_next_to_nothing_the_interval_is_all_there_is(pairs):
+    averages = noise.NOTHING
+    for _ in range(pairs):
+        averages = noise.average(averages, 0.9, 4.0, 1.0)
+    assert noise.averaged(averages, 0.9).interval == (0.0, math.inf)

@@ -13,6 +13,7 @@ from kwarmup import guard, identity
 from kwarmup.batches import Batches
 from kwarmup.errors import Code, value_error
 from kwarmup.finite import FiniteLoss
+from kwarmup.following import refuse
 from kwarmup.plan import Plan
 from kwarmup.private import build
 from kwarmup.resume import Keeper, Preempted
@@ -72,6 +73,7 @@ class Checkpoints(keras.callbacks.CallbackList):
         on_change: str = "raise",
         verbose: Any = "auto",
     ):
+        refuse(plan.follows)
         guard.check_model(plan, model)
         self.plan = plan
         self._folder, self._every, self._on_change = checkpoint_dir, save_every, on_change

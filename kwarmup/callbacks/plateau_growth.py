@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 from kwarmup import applied, scaled
 from kwarmup.errors import value_error
+from kwarmup.growth import unit_of
 from kwarmup.length import number
 from kwarmup.plan import Plan
 from kwarmup.plateau import Plateau
@@ -135,7 +135,7 @@ class PlateauGrowth(Plateau):
         """Decide on a larger batch, and on what that leaves over for the learning rate."""
         assert self.plan is not None
         clock = self.plan.clock
-        unit = math.lcm(clock.multiple_of, clock.gradient_accumulation_steps * clock.replicas)
+        unit = unit_of(clock)
         wanted = round(self._batch_size / self.factor / unit) * unit
         larger = max(self._batch_size, min(wanted, self.max_batch_size // unit * unit))
         growth = larger / self._batch_size

@@ -90,7 +90,7 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
         self.due = 1  # the first execution may still make variables of metrics, which could not be undone
         if self._plain is not self.model.train_function:
             # Of another model, or compiled anew. A second `fit` of the same one goes on with what is made.
-            self._plain, self._functions, self.agreed = self.model.train_function, {}, 0
+            self.agreed = 0
         replicas = getattr(getattr(self.model, "distribute_strategy", None), "num_replicas_in_sync", 1)
         if replicas != 1:
             raise value_error(
@@ -114,6 +114,9 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
         """Let the execution that follows measure: it puts the plain one back, whatever happens in it."""
         model: Any = self.model
         plain = model.train_function
+        if self._plain is not plain:
+            # Compiled anew, perhaps with another schedule, which what is made here does not know.
+            self._plain, self._functions = plain, {}
         train_step, function = self._function(split=self.agreed >= _TRIALS)
 
         def once(*arguments: Any) -> Any:

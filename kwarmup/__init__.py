@@ -44,6 +44,7 @@ shapes.register(_keras_schedule, "keras_schedule", factory=True)
 # A model is only loaded where its schedule and optimizer have been registered. With `import keras` in front
 # that has happened here; without Keras there is nothing to load yet, and nothing to wait for.
 if "keras" in sys.modules:
+    importlib.import_module("kwarmup.gained")
     importlib.import_module("kwarmup.optimizers")
     importlib.import_module("kwarmup.scaled")
     importlib.import_module("kwarmup.schedule")

@@ -1,6 +1,7 @@
 """The public names, once: `__init__.py` reads this file and imports each when it is first used."""
 
 from . import shapes as shapes
+from .callbacks.ada_scale import AdaScale as AdaScale
 from .callbacks.checkpoints import Checkpoints as Checkpoints
 from .callbacks.guard import Guard as Guard
 from .callbacks.plateau_decay import PlateauDecay as PlateauDecay

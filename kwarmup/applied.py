@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kwarmup.gained import Gained
 from kwarmup.private import schedule_of
 from kwarmup.scaled import Scaled, unscaled
 from kwarmup.schedule import Schedule
@@ -40,6 +41,8 @@ def learning_rate(optimizer: keras.optimizers.Optimizer, done: int | None = None
 
 
 def _at(rate: Any, tick: int) -> float:
+    if isinstance(rate, Gained):
+        return rate.used  # what it has used cannot be worked out again
     if isinstance(rate, Schedule):
         return float(rate.curve.at_tick(np.asarray(tick, "int64"), np, "int64", "float64"))
     return rate if isinstance(rate, float) else float(ops.convert_to_numpy(rate(tick)))

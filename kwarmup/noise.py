@@ -47,6 +47,31 @@ def ratio(trace: float, squared_norm: float) -> float:
     return max(0.0, trace / squared_norm) if squared_norm > 0 else math.inf
 
 
+def gain(variance: Any, squared_norm: Any, scale: Any, xp: Any = np) -> Any:
+    """Return how many updates with the base batch one with `scale` times of it is worth: from 1 to `scale`.
+
+    Args:
+        variance: tr(Sigma) of gradients of the base batch; an average, of either sign.
+        squared_norm: |G|^2, likewise.
+        scale: 1 or more.
+        xp: the array module, numpy or `keras.ops`.
+
+    Paper: Johnson et al. 2020, "AdaScale SGD".
+
+    Example:
+
+    >>> [round(float(gain(1.0, 1.0, scale)), 4) for scale in (1, 2, 8, 32)]
+    [1.0, 1.3333, 1.7778, 1.9394]
+    >>> float(gain(1.0, 0.0, 8.0)), float(gain(0.0, 1.0, 8.0))
+    (8.0, 1.0)
+    """
+    variance, squared_norm = xp.maximum(variance, 0.0), xp.maximum(squared_norm, 0.0)
+    below = variance / scale + squared_norm
+    found = (variance + squared_norm) / xp.where(below > 0, below, 1.0)
+    # With neither noise nor a gradient there is nothing to gain.
+    return xp.minimum(xp.maximum(found, 1.0), scale)
+
+
 def two_sizes(small: Any, big: Any, small_size: Any, big_size: Any, population: Any = math.inf) -> Any:
     """Return unbiased estimates of tr(Sigma) and |G|^2 from mean squared norms at two batch sizes.
 

@@ -11,12 +11,7 @@ from keras import ops
 
 from kwarmup import noise
 from kwarmup.errors import Code, value_error
-from kwarmup.parts import FIGURES, measuring, replaced
-
-#: Measured steps whose parts must give the batch's own gradient before it is made from them.
-_TRIALS = 3
-#: The squared relative distance below which two gradients in single precision are the same.
-_SAME = 1e-6
+from kwarmup.parts import FIGURES, SAME, TRIALS, function_of, measuring, run_next
 
 
 @final
@@ -111,43 +106,27 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
             logs["noise_scale"] = float(self.estimate.value)
 
     def _measure_next(self) -> None:
-        """Let the execution that follows measure: it puts the plain one back, whatever happens in it."""
         model: Any = self.model
-        plain = model.train_function
-        if self._plain is not plain:
+        if self._plain is not model.train_function:
             # Compiled anew, perhaps with another schedule, which what is made here does not know.
-            self._plain, self._functions = plain, {}
-        train_step, function = self._function(split=self.agreed >= _TRIALS)
-
-        def once(*arguments: Any) -> Any:
-            model.train_function = plain
-            with replaced(model, "train_step", train_step):  # on torch a function looks it up as it runs
-                found = function(*arguments)
-            logs = found[0] if isinstance(found, tuple) else found
-            self._absorb(ops.convert_to_numpy(logs.pop(FIGURES)).astype("float64"))
-            return found
-
-        model.train_function = once
-
-    def _function(self, split: bool) -> tuple[Any, Any]:
+            self._plain, self._functions = model.train_function, {}
+        split = self.agreed >= TRIALS
         if split not in self._functions:
-            model: Any = self.model
-            plain, train_step = model.train_function, measuring(model, self.parts, split)
-            # Keras makes what `fit` runs from it, with compilation and several steps an execution.
-            with replaced(model, "train_step", train_step):
-                model.make_train_function(force=True)
-            self._functions[split] = train_step, model.train_function
-            model.train_function = plain
-        return self._functions[split]
+            train_step = measuring(model, self.parts, split)
+            self._functions[split] = train_step, function_of(model, train_step)
+        run_next(model, *self._functions[split], behind=self._take)
+
+    def _take(self, logs: dict[str, Any]) -> None:
+        self._absorb(ops.convert_to_numpy(logs.pop(FIGURES)).astype("float64"))
 
     def _absorb(self, figures: np.ndarray) -> None:
         squares, square, count, away = figures
         # Under a loss scale a gradient may overflow; a batch may hold fewer examples than parts.
         if not np.isfinite(figures[:3]).all() or count < self.parts:
             return
-        if self.agreed < _TRIALS:
+        if self.agreed < TRIALS:
             # One that disagrees settles it.
-            self.agreed = self.agreed + 1 if self.agreed >= 0 and away < _SAME else -1
+            self.agreed = self.agreed + 1 if self.agreed >= 0 and away < SAME else -1
         population = self.examples or math.inf
         pair = noise.two_sizes(squares, square, count / self.parts, count, population)
         self.averages = noise.average(self.averages, self.decay, *pair)

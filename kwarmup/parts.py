@@ -18,9 +18,15 @@ from kwarmup.errors import Code, value_error
 #: Where a step puts its figures among the logs: mean |g|^2 of the parts, |g|^2 of their mean, the
 #: examples, and the squared distance of that mean from the batch's own gradient, relative.
 FIGURES = "kwarmup_noise"
+#: Measured steps whose parts must give the batch's own gradient before it is made from them.
+TRIALS = 3
+#: The squared relative distance below which two gradients in single precision are the same.
+SAME = 1e-6
 
 
-def measuring(model: keras.Model, parts: int, split: bool) -> Callable[..., Any]:
+def measuring(
+    model: keras.Model, parts: int, split: bool, before: Callable[..., None] | None = None
+) -> Callable[..., Any]:
     """Return a `train_step` that does what the model's own does, and measures.
 
     Args:
@@ -29,6 +35,8 @@ def measuring(model: keras.Model, parts: int, split: bool) -> Callable[..., Any]
         split: train on the parts: the optimizer gets their mean, which is the gradient of the batch where
             that is a mean over examples. It costs little. Otherwise the parts are measured beside the
             step, which stays exactly as it is: a gradient more, and what layers and metrics did is undone.
+        before: what to do with the figures just before the update, whose learning rate may follow from them.
+            It may assign to variables of its own, so it is not for JAX.
     """
     train, optimizer = model.train_step, model.optimizer
     stateless = keras.backend.backend() == "jax"
@@ -43,6 +51,7 @@ def measuring(model: keras.Model, parts: int, split: bool) -> Callable[..., Any]
         *state, data = arguments
         pieces, sizes = _cut(data, parts)
         caught: list[list[Any]] = []
+        figures: list[Any] = []
         apply = getattr(optimizer, door)
 
         def catch(*given: Any, **named: Any) -> Any:
@@ -52,10 +61,13 @@ def measuring(model: keras.Model, parts: int, split: bool) -> Callable[..., Any]
 
         def catch_and_apply(*given: Any, **named: Any) -> Any:
             caught.append(_dense(given[stateless]))
-            if not split:
-                return apply(*given, **named)
-            if len(caught) == parts:
-                given = (*given[:stateless], _mean(caught, sizes), *given[stateless + 1 :])
+            if len(caught) == parts + (not split):
+                squares, square, away = _figures(caught[:parts], sizes, None if split else caught[-1])
+                figures.extend([squares / scale**2, square / scale**2, sum(sizes), away])
+                if before is not None:
+                    before(*figures)
+                if split:
+                    given = (*given[:stateless], _mean(caught, sizes), *given[stateless + 1 :])
             return apply(*given, **named)
 
         # Half precision scales the loss, and an update may change by how much.
@@ -68,11 +80,52 @@ def measuring(model: keras.Model, parts: int, split: bool) -> Callable[..., Any]
         logs, state = run(state, pieces[-1], catch_and_apply) if split else run(begun, data, catch_and_apply)
         if len(caught) != parts + (not split):
             raise _other_times(model)
-        squares, square, away = _figures(caught[:parts], sizes, None if split else caught[-1])
-        logs = {**logs, FIGURES: ops.stack([squares / scale**2, square / scale**2, sum(sizes), away])}
+        logs = {**logs, FIGURES: ops.stack(figures)}
         return (logs, *state) if stateless else logs
 
     return step
+
+
+def examples_in(data: Any) -> Any:
+    """Return how many examples a batch holds; in a compiled step, it may be known only when it runs."""
+    return ops.shape(next(leaf for leaf in keras.tree.flatten(data) if leaf is not None))[0]
+
+
+def function_of(model: keras.Model, train_step: Callable[..., Any]) -> Any:
+    """Return what `fit` would run for another training step: compiled, and several an execution, as the model's own."""
+    trainer: Any = model
+    plain = trainer.train_function
+    with replaced(model, "train_step", train_step):
+        trainer.make_train_function(force=True)
+    function, trainer.train_function = trainer.train_function, plain
+    return function
+
+
+def run_next(
+    model: keras.Model,
+    train_step: Callable[..., Any],
+    function: Any,
+    behind: Callable[[dict[str, Any]], None],
+) -> None:
+    """Let the next execution be of another training step: it puts the model's own back, whatever happens in it.
+
+    Args:
+        model: in training.
+        train_step: the step.
+        function: made of it by `function_of`.
+        behind: is given the execution's logs.
+    """
+    trainer: Any = model
+    plain = trainer.train_function
+
+    def once(*arguments: Any) -> Any:
+        trainer.train_function = plain
+        with replaced(model, "train_step", train_step):  # on torch a function looks it up as it runs
+            found = function(*arguments)
+        behind(found[0] if isinstance(found, tuple) else found)
+        return found
+
+    trainer.train_function = once
 
 
 @contextlib.contextmanager
@@ -94,7 +147,7 @@ def _cut(data: Any, parts: int) -> tuple[list[Any], list[Any]]:
 
     Where there are fewer examples than parts, a piece without any holds one again, and its share is 0.
     """
-    count = ops.shape(next(leaf for leaf in keras.tree.flatten(data) if leaf is not None))[0]
+    count = examples_in(data)
     ends = [index * count // parts for index in range(parts + 1)]
     pieces = []
     for begin, end in zip(ends, ends[1:], strict=False):

@@ -22,9 +22,9 @@ TABLE = """
 0 errors length shapes
 1 clock curve descent following goodput growth layout noise pieces places profile recipes/ sizes speed step_time
 1 tradeoff verbs
-2 applied batches checkpoint execution finite fit gradient gradient_batches guard identity memory micro_batches/
-2 noise_growth noise_scale_monitor optimizers/ parts peaks pipeline plan plateau plot plot_sweep private replan resume
-2 scaled schedule sources state supply sweep trial untouched
+2 applied batches checkpoint execution finite fit gained gradient gradient_batches guard identity memory
+2 micro_batches/ noise_growth noise_scale_monitor optimizers/ parts peaks pipeline plan plateau plot plot_sweep private
+2 replan resume scaled schedule sources state supply sweep trial untouched
 3 callbacks/ export measure/
 4 studies/
 5 __init__ __main__ cli/

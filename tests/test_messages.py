@@ -12,6 +12,7 @@ WORDS = {
     **{
         name: getattr(kwarmup, name)
         for name in (
+            "AdaScale",
             "Clock",
             "Curve",
             "Guard",
@@ -31,6 +32,16 @@ WORDS = {
 
 #: Code, the kind of error, and its three lines: `argument`: expected …, Received: …, Write: …
 MESSAGES = """
+AdaScale(scale=0.5)
+ValueError `scale`: expected a number, 1 or more.
+0.5
+AdaScale(scale=8)
+
+AdaScale(scale=8, parts=1)
+ValueError `parts`: expected a whole number, 2 or more, or None.
+1
+AdaScale(scale=8, parts=4)
+
 follow_noise(start=64, max=32)
 ValueError `max`: expected a whole number, 64 or more.
 32

@@ -76,7 +76,7 @@ def advise(study: Study, goal: str, epochs: int | None) -> Advice:
         raise value_error(
             "goal", goal, f"one of {', '.join(map(repr, GOALS))}", 'study.recommend(goal="time")'
         )
-    if study.throughput is None or not study.runs:
+    if study.throughput is None or study.sweep is None or not study.runs:
         raise value_error(
             "study", Code(repr(study)), "one with trainings", 'study(build, x, y, path="study.json") again'
         )
@@ -178,7 +178,9 @@ def _for_time(study: Study) -> tuple[int, str]:
         f"√(fixed · noise scale / per example) = {optimum}. Of the batch sizes that were trained with, {best.near[0]} "
         f"to {best.near[1]} are predicted to be within {100 * (NEAR - 1):.0f} % of the shortest time."
     )
-    measured = {s: found for s in _allowed(study) if (found := study.seconds_to_target(s)) is not None}
+    found = {s: study.seconds_to_target(s) for s in _allowed(study)}
+    # Where the untrained model is at the target, no time passes.
+    measured = {s: spread for s, spread in found.items() if spread is not None and spread.median > 0}
     if not measured:
         return size, words + " No training came to the target, so the stopwatch could not confirm it."
     fastest = min(measured, key=lambda s: measured[s].median)

@@ -76,6 +76,7 @@ class Study:
     >>> from kwarmup import Study
     >>> study = Study.load("study.json")  # doctest: +SKIP
     >>> study.recommend(goal="time", epochs=20)  # doctest: +SKIP
+    >>> study.report("report.html")  # doctest: +SKIP
     """
 
     settings: Settings
@@ -152,13 +153,13 @@ class Study:
     def tradeoff(self) -> Tradeoff | None:
         """The fit of (S / S_min - 1)(E / E_min - 1) = 1 to the updates and examples to the target.
 
-        `None` where fewer than three batch sizes have come to the target.
+        `None` where fewer than three batch sizes have come to the target with more than half of their seeds.
         """
         rows = {
             size: [_of(self.to_target(run), "updates") or math.inf for run in self.at(size)]
             for size in self.batch_sizes
         }
-        if sum(any(map(math.isfinite, row)) for row in rows.values()) < 3:
+        if sum(math.isfinite(np.median(row)) for row in rows.values()) < 3:
             return None
         return fit_tradeoff(list(rows), list(rows.values()))
 
@@ -192,6 +193,23 @@ class Study:
             epochs: as there.
         """
         return self.advise(goal, epochs=epochs).plan
+
+    def report(self, path: str | os.PathLike[str] = "report.html") -> Path:
+        """Write the study as one HTML file that needs no network: findings, pictures, the plan and its reasons.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: if it cannot be written there.
+        """
+        # jinja2 and matplotlib are not needed to measure.
+        from kwarmup.studies.report import write
+
+        return write(self, path)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, which has no infinity; `from_dict` reads it back."""

@@ -51,6 +51,7 @@ def test_it_prints_a_table_the_findings_and_a_plan(studied):
     assert study.batch_sizes == (10, 40) and study.settings.examples == 160 and not study.facts["held_out"]
     assert text.splitlines()[0].split()[:3] == ["batch", "size", "examples/s"]
     assert repr(study.recommend()) in text
+    assert repr(study.recommend()).split("(")[0] in (folder / "study" / "report.html").read_text()
     assert f"kwarmup train --plan {Path('study/study.json')}" in text
 
 

@@ -9,7 +9,7 @@ import click
 
 from kwarmup.cli import options
 
-STUDY = "study.json"
+STUDY, REPORT = "study.json", "report.html"
 
 
 class Sizes(click.ParamType[Any]):
@@ -64,15 +64,15 @@ class Sizes(click.ParamType[Any]):
     metavar="FOLDER",
     type=click.Path(path_type=Path),
     default=Path("study"),
-    help="Where study.json goes.",
+    help="Where study.json and report.html go.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the study in that folder.")
 def command(**arguments: Any) -> None:
     """Measure what the batch size does to a training: speed, noise, updates to a target, quality.
 
     A network is trained for a short while at each batch size, several times, within a budget of time.
-    What follows is a table, and a recommended plan with the reason of each of its parts, for
-    `kwarmup train --plan study/study.json`.
+    What follows is a table, report.html with plots and findings, and a recommended plan with the reason
+    of each of its parts, for `kwarmup train --plan study/study.json`.
 
     Each finished piece is kept at once. Ctrl-C ends the study and reports what was measured (exit code
     130); --resume goes on.
@@ -138,6 +138,8 @@ def _study(
             budget=budget, own_peaks=own_peaks, warmup_gain=warmup_gain, path=path,
         )  # fmt: skip
     console.print(lines(study, goal, console.width), markup=False, soft_wrap=True)
-    console.print(f"Kept in {path}", markup=False, soft_wrap=True)
+    with user_error():
+        report = study.report(output / REPORT)
+    console.print(f"Kept in {path}, and for a browser in {report}", markup=False, soft_wrap=True)
     console.print(f"kwarmup train --plan {path} trains by the plan.", markup=False, soft_wrap=True)
     return 130 if any(text.startswith("Ctrl-C") for text in study.missing) else 0

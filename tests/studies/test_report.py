@@ -246,19 +246,23 @@ def test_the_file_is_written_whole_or_not_at_all(full, tmp_path, monkeypatch):
     assert study.report(path) == path and path.read_text(encoding="utf-8") == full
     assert [one.name for one in path.parent.iterdir()] == ["report.html"]
 
-    def fails(self, *arguments, **named):
-        with open(self, "w") as file:
-            file.write("half")
+    def half(path, *arguments, **named):
+        path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", fails)
-    with pytest.raises(
-        ValueError, match=r"`path`: expected a file that can be written \(No space left on device\)"
-    ):
-        study.report(path)
-    monkeypatch.undo()
-    assert path.read_text(encoding="utf-8") == full
-    assert [one.name for one in path.parent.iterdir()] == ["report.html"]
+    def nothing(path, *arguments):
+        raise OSError(28, "No space left on device")
+
+    path.write_text("the report before")
+    monkeypatch.setattr("kwarmup.studies.report.html", lambda study: "page")
+    # Whether the disk is full while it is written, or what was written cannot take its place.
+    for name, fails in (("write_text", half), ("replace", nothing)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"pathlib.Path.{name}", fails)
+            with pytest.raises(ValueError, match=r"a file that can be written \(No space left on device\)"):
+                study.report(path)
+        assert path.read_text() == "the report before"
+        assert [one.name for one in path.parent.iterdir()] == ["report.html"]
 
 
 def test_a_path_that_cannot_be_written_is_named(tmp_path, monkeypatch):

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from kwarmup.studies.result import Study
+from kwarmup.studies.result import Spread, Study
 from kwarmup.studies.words import NOTHING, number, spread
 
 Rows = list[tuple[str, ...]]
 
 
-def batch_sizes(study: Study) -> Rows:
-    """Return the heads, and a row for each batch size: medians over the seeds, with the lowest and the highest."""
+def batch_sizes(study: Study, ranges: bool = True) -> Rows:
+    """Return the heads, and a row for each batch size: medians over the seeds, with the lowest and the highest.
+
+    Args:
+        study: with a training or more.
+        ranges: whether the lowest and the highest stand beside the medians; without them a row is half as wide.
+    """
+
+    def cell(one: Spread | None, digits: int = 3) -> str:
+        if ranges or one is None:
+            return spread(one, digits=digits)
+        return number(one.median, digits)
+
     found: Rows = [
         (
             "batch size",
@@ -33,10 +44,10 @@ def batch_sizes(study: Study) -> Rows:
             (
                 f"{size:,}",
                 number(speed),
-                spread(study.updates_to_target(size)),
-                spread(study.seconds_to_target(size)),
-                spread(study.spread(size, lambda run: None if run.diverged else run.validation)),
-                spread(study.spread(size, lambda run: None if run.diverged else study.gap(run)), digits=2),
+                cell(study.updates_to_target(size)),
+                cell(study.seconds_to_target(size)),
+                cell(study.spread(size, lambda run: None if run.diverged else run.validation)),
+                cell(study.spread(size, lambda run: None if run.diverged else study.gap(run)), 2),
                 f"{len(runs)}, {diverged} diverged" if diverged else f"{len(runs)}",
             )
         )

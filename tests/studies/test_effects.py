@@ -118,6 +118,11 @@ def test_updates_within_the_seeds_are_no_difference():
 
 
 def test_one_seed_cannot_tell_chance():
+    level = [made_up.run(size, updates=300) for size in (16, 64)]
+    said(
+        "takes as many updates and 4 times as many examples, from one seed",
+        finding_optimisation(made_up.study(level)),
+    )
     said("from one seed, which cannot tell chance", finding_optimisation(made_up.study(runs(seeds=1))))
     said("from one seed, which cannot tell chance", finding_generalisation(made_up.study(runs(seeds=1))))
 

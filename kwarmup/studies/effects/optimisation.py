@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kwarmup.tradeoff import Tradeoff
 
 #: How far beyond the batch sizes measured the picture follows a critical batch size.
-_BEYOND = 8
+_BEYOND = 4
 #: What a fit does not say, by the side on which no bend shows.
 _BEND = {
     "shown": "",
@@ -258,6 +258,8 @@ def _slower(study: Study, best: int, size: int) -> bool:
 
 def _fewer(found: Difference) -> str:
     ends = (found.low, found.high) if found.seeds > 1 else ()
+    if _same(found.mean):
+        return "as many updates"
     if found.mean >= 1:
         return f"{times(found.mean, *ends)} fewer updates"
     turned = [1 / end if end else math.inf for end in reversed(ends)]
@@ -265,9 +267,14 @@ def _fewer(found: Difference) -> str:
 
 
 def _more(factor: float) -> str:
-    if 0.95 < factor < 1.05:
+    if _same(factor):
         return "as many examples"
     return f"{times(factor)} as many examples" if factor > 1 else f"{times(1 / factor)} fewer examples"
+
+
+def _same(factor: float) -> bool:
+    """Whether a ratio reads as none: one that nobody would act upon."""
+    return 0.95 < factor < 1.05
 
 
 def _apart(one: float, other: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kwarmup.clock import Clock
-from kwarmup.sources import Arrays
+from kwarmup.sources import Arrays, order
 
 
 def _in_floatx(data: Any) -> Any:
@@ -30,18 +30,22 @@ class FromArrays:
 
     def __init__(self, source: Arrays):
         data = keras.tree.map_structure(tf.convert_to_tensor, _in_floatx(source.data))
-        self._asked: tuple[Clock, int, int, int]
+        # TensorFlow keeps the generators of datasets as long as the process lives. This one must hold on to
+        # neither the dataset nor the source, or their arrays would stay for good.
+        asked: dict[str, Any] = {}
+        self._asked = asked
+        examples, seed = source.examples, source.seed
 
         def passes() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-            clock, first, last, skip = self._asked
-            for epoch in range(first, last):
+            clock, skip = asked["clock"], asked["skip"]
+            for epoch in range(asked["first"], asked["last"]):
                 sizes = clock.micro_batches(epoch)
                 ends = np.cumsum(sizes)
-                yield source.order(epoch), (ends - sizes)[skip:], ends[skip:]
+                yield order(examples, seed, epoch), (ends - sizes)[skip:], ends[skip:]
                 skip = max(0, skip - len(sizes))
 
-        def rows(order: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.data.Dataset:
-            return tf.data.Dataset.from_tensor_slices((begins, ends)).map(lambda begin, end: order[begin:end])
+        def rows(numbers: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.data.Dataset:
+            return tf.data.Dataset.from_tensor_slices((begins, ends)).map(lambda begin, end: numbers[begin:end])
 
         def gather(index: tf.Tensor, arrays: Any) -> Any:
             return keras.tree.map_structure(lambda tensor: tf.gather(tensor, index), arrays)
@@ -59,7 +63,7 @@ class FromArrays:
 
         It yields those of the next call as soon as there is one.
         """
-        self._asked = (clock, first, last, skip)
+        self._asked.update(clock=clock, first=first, last=last, skip=skip)
         return _finish(self._batches, count)
 
 

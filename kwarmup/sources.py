@@ -51,9 +51,7 @@ class Arrays:
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the examples' numbers in the order of pass `epoch`."""
-        if self.seed is None:
-            return np.arange(self.examples)
-        return np.random.default_rng([self.seed, epoch]).permutation(self.examples)
+        return order(self.examples, self.seed, epoch)
 
     def batches(self, epoch: int, sizes: np.ndarray, skip: int) -> Iterator[Any]:
         order = self.order(epoch)
@@ -64,6 +62,19 @@ class Arrays:
 
     def peek(self) -> Any:
         return keras.tree.map_structure(lambda array: array[:1], self.data)
+
+
+def order(examples: int, seed: int | None, epoch: int) -> np.ndarray:
+    """Return the numbers of all examples in the order of pass `epoch`.
+
+    Args:
+        examples: how many there are.
+        seed: see `Arrays`.
+        epoch: the number of the pass, from 0.
+    """
+    if seed is None:
+        return np.arange(examples)
+    return np.random.default_rng([seed, epoch]).permutation(examples)
 
 
 class Stream:

@@ -1,5 +1,8 @@
 """Batches: every example once a pass, in the sizes of the clock, from any kind of data. On any backend."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -116,6 +119,17 @@ def test_nested_arrays_and_weights_stay_together():
         np.testing.assert_array_equal(np.asarray(features["b"][1]), first[:, 0])
         np.testing.assert_array_equal(np.asarray(y), 2 * first)
         np.testing.assert_array_equal(np.asarray(weight), first[:, 0])
+
+
+def test_arrays_are_let_go_of():
+    x = X.copy()
+    batches = Batches(CLOCKS["constant"], x, Y, seed=0)
+    taken(batches, 0, 1)
+    # On TensorFlow the tensors are here, and tf.data never forgets a generator that has run.
+    gone = [weakref.ref(thing) for thing in (x, batches, batches._arrays or batches)]
+    del x, batches
+    gc.collect()
+    assert [thing() is None for thing in gone] == [True] * 3
 
 
 def test_a_py_dataset_is_told_of_the_end_of_each_pass():

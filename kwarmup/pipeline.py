@@ -45,7 +45,9 @@ class FromArrays:
                 skip = max(0, skip - len(sizes))
 
         def rows(numbers: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.data.Dataset:
-            return tf.data.Dataset.from_tensor_slices((begins, ends)).map(lambda begin, end: numbers[begin:end])
+            return tf.data.Dataset.from_tensor_slices((begins, ends)).map(
+                lambda begin, end: numbers[begin:end]
+            )
 
         def gather(index: tf.Tensor, arrays: Any) -> Any:
             return keras.tree.map_structure(lambda tensor: tf.gather(tensor, index), arrays)

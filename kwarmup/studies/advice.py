@@ -165,16 +165,28 @@ def _best(study: Study, noise: NoiseScale | float) -> BestBatchSize:
     )  # fmt: skip
 
 
+def _number(value: float) -> str:
+    """Three digits, without an exponent where a reader would stumble over it."""
+    return f"{float(f'{value:.3g}'):,g}" if math.isfinite(value) else "infinite"
+
+
+def _reached(study: Study) -> bool:
+    """Whether the noise scale was measured at a place where the target was reached."""
+    target, sign = study.settings.target, study.settings.sign
+    return not study.noise or target is None or any(sign * n.value >= sign * target for n in study.noise)
+
+
 def _for_time(study: Study) -> tuple[int, str]:
     assert study.throughput is not None
     time, noise = study.throughput.step_time, study.noise_at_target
     scale = _noise(study)
     best = _best(study, scale if noise is None else noise)
     size = _rounded(study, best.batch_size)
-    optimum = f"{best.optimum:.0f}" if math.isfinite(best.optimum) else "without a limit"
+    optimum = _number(best.optimum) if math.isfinite(best.optimum) else "without a limit"
+    where = "at the target" if _reached(study) else "at the end of the first training, short of the target,"
     words = (
-        f"An update takes {1e3 * time.fixed:.2f} ms and {1e6 * time.per_example:.2g} µs for each example, and the "
-        f"noise scale at the target is {scale:.3g}; so the time to it is least at "
+        f"An update takes {1e3 * time.fixed:.2f} ms and {_number(1e6 * time.per_example)} µs for each example, and the "
+        f"noise scale {where} is {_number(scale)}; so the time to it is least at "
         f"√(fixed · noise scale / per example) = {optimum}. Of the batch sizes that were trained with, {best.near[0]} "
         f"to {best.near[1]} are predicted to be within {100 * (NEAR - 1):.0f} % of the shortest time."
     )
@@ -186,7 +198,8 @@ def _for_time(study: Study) -> tuple[int, str]:
     fastest = min(measured, key=lambda s: measured[s].median)
     nearest = min(measured, key=lambda s: abs(math.log(s / size)))
     ratio = measured[nearest].median / measured[fastest].median
-    if ratio > _OVERRULE and measured[fastest].high < measured[nearest].low:
+    told_apart = measured[fastest].high < measured[nearest].low
+    if ratio > _OVERRULE and told_apart and min(measured[s].reached for s in (fastest, nearest)) > 1:
         return fastest, (
             f"{words} But by the stopwatch {fastest} came to the target in {measured[fastest].median:.3g} s and "
             f"{nearest} in {measured[nearest].median:.3g} s, every seed of the one faster than any of the other."
@@ -203,7 +216,7 @@ def _for_examples(study: Study) -> tuple[int, str]:
     size = _rounded(study, (_SLACK - 1) * critical)
     source = "the fit to the updates to the target" if fit is not None else "the noise scale"
     return size, (
-        f"The critical batch size is {critical:.3g} by {source}; up to a tenth of it a training needs at most "
+        f"The critical batch size is {_number(critical)} by {source}; up to a tenth of it a training needs at most "
         f"{100 * (_SLACK - 1):.0f} % more examples than the smallest batch."
     )
 
@@ -264,10 +277,10 @@ def _along_the_run(study: Study, last: int) -> tuple[list[tuple[int, int]], str]
         return [(0, last)], ""
     if found[-1][1] < last:
         found[-1] = (found[-1][0], last) if len(found) > 1 else found[-1]
-    scales = [place.scale.value for place in study.noise]
+    scales = [place.scale.value for place in study.noise if math.isfinite(place.scale.value)]
     words = (
-        f"The noise scale was {scales[0]:.3g} at the beginning and {max(scales):.3g} later on, so the batch begins "
-        "small and grows with it."
+        f"The noise scale was {_number(scales[0])} at the beginning and {_number(max(scales))} later on, so the batch "
+        "begins small and grows with it."
     )
     return found, words
 

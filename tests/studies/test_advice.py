@@ -74,6 +74,15 @@ def test_a_stopwatch_that_tells_every_seed_apart_overrules_the_formula():
     ]
     advice = made_up.study(slow).advise("time")
     assert sizes(advice.plan) != 256 and "But by the stopwatch" in advice.reasons[0].why
+    # One seed cannot tell anything apart.
+    assert sizes(made_up.study([run for run in slow if run.seed == 0]).recommend()) == 256
+
+
+def test_numbers_are_written_for_a_reader():
+    study = made_up.study(scales=(1234.0, 1234.0, 1234.0))
+    noise = tuple(place._replace(value=0.1) for place in study.noise)
+    why = dataclasses.replace(study, noise=noise).advise().reasons[0].why
+    assert "the noise scale at the end of the first training, short of the target, is 1,230;" in why
 
 
 def test_examples():

@@ -1,6 +1,7 @@
 """`kwarmup find-lr`: the default run, JSON, a picture, Ctrl-C and what it refuses."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ def folder(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("my_regression", None)  # another test's, of the same name
     return tmp_path
 
 

@@ -59,7 +59,7 @@ def test_the_times_are_those_of_the_step():
     found = kw.throughput(model, X, Y, batch_sizes=[10, 100], repeats=1)
     ((small, large),) = found.seconds
     # At least what was slept; how much more, the machine decides.
-    assert small > 0.025 and large > 0.07 and large - small > 0.02
+    assert small > 0.025 and large > 0.07
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="an allocation that fails in the graph")

@@ -54,7 +54,6 @@ def test_what_is_done_at_a_look_is_not_on_the_stopwatch():
     begun = time.perf_counter()
     found = train(model(whole.learning_rate), whole, 40, data, seed=0, looked=lambda check: time.sleep(0.05))
     assert time.perf_counter() - begun - found.seconds > 0.05 * (len(found.checks) - 1)
-    assert found.trace_seconds > found.seconds / 40  # the update that compiles is not among the others
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -22,7 +22,7 @@ TABLE = """
 0 errors length shapes
 1 clock curve descent following goodput growth layout noise pieces places profile recipes/ sizes speed step_time
 1 tradeoff verbs
-2 applied batches checkpoint execution finite fit gained gradient gradient_batches guard identity memory
+2 applied as_trained batches checkpoint execution finite fit gained gradient gradient_batches guard identity memory
 2 micro_batches/ noise_growth noise_scale_monitor optimizers/ parts peaks pipeline plan plateau plot plot_sweep private
 2 replan resume scaled schedule sources state supply sweep trial untouched
 3 callbacks/ export measure/

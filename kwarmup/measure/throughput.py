@@ -11,13 +11,12 @@ import keras
 import numpy as np
 
 from kwarmup import private
-from kwarmup.batches import is_dataset
+from kwarmup.as_trained import AsTrained
 from kwarmup.errors import value_error
 from kwarmup.length import number
 from kwarmup.memory import is_out_of_memory
 from kwarmup.speed import Throughput
-from kwarmup.supply import Supply
-from kwarmup.trial import check, layout, progress
+from kwarmup.trial import check, progress
 from kwarmup.untouched import untouched
 
 _WRITE = "throughput(model, x, y, batch_sizes=[16, 64, 256])"
@@ -49,7 +48,7 @@ def throughput(
         y: targets, beside arrays.
         sample_weight: weights, beside arrays.
         batch_sizes: examples per update, over all replicas and accumulated micro-batches; `None` for powers of
-            two from 8 to 4096, as far as the data goes.
+            two from 8 to 4096, as far as the data goes, or such multiples of the replicas and micro-batches.
         repeats: rounds that count.
         seed: of the order of arrays.
 
@@ -74,10 +73,10 @@ def throughput(
     check(model, "throughput")
     if not isinstance(number("repeats", repeats, _WRITE), int) or repeats < 1:
         raise value_error("repeats", repeats, "a whole number, 1 or more", _WRITE)
-    parts, replicas = layout(model)
-    sizes = _sizes(batch_sizes, x, parts * replicas)
-    session = _Session(model, (x, y, sample_weight), parts, replicas, seed)
-    private.build(model, session.supply(sizes[0], 1).first())
+    training = AsTrained("throughput", model, (x, y, sample_weight), seed)
+    first = training.first()
+    sizes, session = _sizes(batch_sizes, training), _Session(training)
+    private.build(model, first)
     rows: list[dict[int, float]] = []
     interrupted = False
     try:
@@ -109,18 +108,11 @@ def throughput(
 
 
 class _Session:
-    def __init__(self, model: Any, data: tuple[Any, Any, Any], parts: int, replicas: int, seed: int | None):
-        self.model, self.data, self.parts, self.replicas, self.seed = model, data, parts, replicas, seed
-        self.stride = int(model.steps_per_execution)
+    def __init__(self, training: AsTrained):
+        self.training = training
         self.counts: dict[int, int] = {}  # executions in a measurement
         self.compile_seconds: dict[int, float] = {}
         self.out_of_memory: list[int] = []
-
-    def supply(self, size: int, executions: int) -> Supply:
-        return Supply(
-            "throughput", *self.data, batch_size=size, parts=self.parts, replicas=self.replicas,
-            count=self.parts * self.stride * executions, trials=1, seed=self.seed,
-        )  # fmt: skip
 
     def try_out(self, size: int) -> bool:
         """Compile for a batch size, and see how many executions are a measurement; return whether it fits."""
@@ -144,15 +136,12 @@ class _Session:
         """Measure the seconds of an update."""
         count = self.counts[size]
         laps = self._run(size, count + 1)
-        return sum(laps[1:]) / (count * self.stride)
+        return sum(laps[1:]) / (count * self.training.stride)
 
     def _run(self, size: int, executions: int) -> list[float]:
         """Seconds of each execution; the device is waited for behind the first and the last."""
         watch = _Watch()
-        self.model.fit(
-            self.supply(size, executions).trial(0), epochs=1, shuffle=False, verbose=0, callbacks=[watch],
-            steps_per_epoch=self.parts * self.stride * executions,
-        )  # fmt: skip
+        self.training.run(size, executions, [watch])
         per = len(watch.laps) // executions  # under accumulation an update has several batches
         return [sum(watch.laps[i * per : (i + 1) * per]) for i in range(executions)]
 
@@ -173,13 +162,11 @@ class _Watch(keras.callbacks.Callback):
         self._before = now
 
 
-def _sizes(batch_sizes: Sequence[int] | None, x: Any, multiple: int) -> list[int]:
-    most = None
-    if not (is_dataset(x) or callable(x) or isinstance(x, keras.utils.PyDataset)):
-        most = len(keras.tree.flatten(x)[0])
+def _sizes(batch_sizes: Sequence[int] | None, training: AsTrained) -> list[int]:
+    multiple, most = training.multiple, training.examples
     if batch_sizes is None:
-        found = [2**k for k in range(21) if _FIRST <= 2**k <= min(_MOST, most or _MOST)]
-        return [size for size in found if size % multiple == 0] or [multiple]
+        found = [multiple * 2**k for k in range(13)]
+        return [size for size in found if _FIRST <= size <= min(_MOST, most or _MOST)] or [multiple]
     for size in batch_sizes:
         if not isinstance(number("batch_sizes", size, _WRITE), int) or size < 1 or size % multiple:
             expected = "whole numbers, 1 or more" if multiple == 1 else f"multiples of {multiple}"

@@ -125,6 +125,16 @@ def test_the_sizes_without_a_word():
     assert kw.throughput(network(), X, Y, repeats=1).batch_sizes == (8, 16, 32, 64, 128, 256)
 
 
+def test_the_sizes_without_a_word_divide():
+    model = network(keras.optimizers.SGD(0.01, gradient_accumulation_steps=3))
+    assert kw.throughput(model, X, Y, repeats=1).batch_sizes == (12, 24, 48, 96, 192)
+
+
+def test_a_generator_is_refused():
+    with pytest.raises(TypeError, match="`x`: expected data that can be begun anew"):
+        kw.throughput(network(), (batch for batch in [(X, Y)]))
+
+
 @pytest.mark.parametrize(
     ("change", "first"),
     [

@@ -17,7 +17,9 @@ from .finite import LossNotFinite as LossNotFinite
 from .following import follow_noise as follow_noise
 from .goodput import BestBatchSize as BestBatchSize
 from .goodput import best_batch_size as best_batch_size
+from .max_batch import MaxBatchSize as MaxBatchSize
 from .measure.find_lr import find_lr as find_lr
+from .measure.max_batch_size import max_batch_size as max_batch_size
 from .measure.noise_scale import NoiseScale as NoiseScale
 from .measure.noise_scale import noise_scale as noise_scale
 from .measure.stable import largest_stable_lr as largest_stable_lr

@@ -7,6 +7,7 @@ _WORDS = (
     "out of memory",
     "oom when allocating",
     "failed to allocate",
+    "unable to allocate",
     "cannot allocate memory",
 )
 _NAMES = ("ResourceExhaustedError", "OutOfMemoryError")

@@ -107,6 +107,22 @@ def tensorflow_seeds() -> random.Random | None:
     return getattr(context.context(), "_rng", None)
 
 
+def tensorflow_memory_limit(device: str) -> int | None:
+    """Return the bytes that TensorFlow may use of a device; `None` for a device that it does not know.
+
+    `tf.config` tells what is in use, and what a user has set as a limit, but not how much there is.
+    """
+    import tensorflow as tf
+    from tensorflow.python.client import device_lib
+
+    number = tf.DeviceSpec.from_string(device)
+    for found in device_lib.list_local_devices():
+        spec = tf.DeviceSpec.from_string(found.name)
+        if (spec.device_type, spec.device_index) == (number.device_type, number.device_index):
+            return found.memory_limit
+    return None
+
+
 def tracked(thing: keras.Model | keras.optimizers.Optimizer) -> dict[str, Any]:
     """Return what a model or an optimizer knows about its own: the lists that its variables and metrics are in.
 

@@ -17,6 +17,7 @@ from kwarmup.private import (
     schedule_of,
     second_moments,
     shared_seed_generator,
+    tensorflow_memory_limit,
     tensorflow_seeds,
     tracked,
 )
@@ -166,3 +167,9 @@ def test_a_learning_rate_that_has_no_config_is_no_hindrance():
         4.0,
     )
     assert optimizer.inner_optimizer is not fresh.inner_optimizer
+
+
+def test_tensorflow_tells_the_memory_of_a_device():
+    limit = tensorflow_memory_limit("/job:localhost/replica:0/task:0/device:CPU:0")
+    assert isinstance(limit, int) and limit > 0
+    assert tensorflow_memory_limit("GPU:7") is None

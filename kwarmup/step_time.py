@@ -9,9 +9,15 @@ from typing import Any, final
 import numpy as np
 
 from kwarmup.errors import Code, value_error
+from kwarmup.noise import quantile
 
 #: Draws of the bootstrap.
 _DRAWS = 1_000
+#: Repeats of which the bootstrap holds the truth: it hardly goes beyond the least and the most of them, and the median
+#: of n numbers is beyond all of them in a part 2^(1 - n) of cases.
+_ENOUGH = 5
+#: How much wider than a mean the median of so few scatters.
+_OF_MEDIAN = 1.2
 
 
 @final
@@ -75,7 +81,8 @@ def fit_step_time(batch_sizes: Sequence[int], seconds: Sequence[Sequence[float]]
 
     Every batch size counts as much as any other, however long its updates take. Neither part is negative. The
     intervals are a bootstrap over the repeats, which must have been interleaved: a repeat is one time of the
-    machine.
+    machine. Of two to four repeats, whose bootstrap is too narrow, they are Student's over the lines of each; a
+    single one has no width.
 
     Args:
         batch_sizes: two or more different ones.
@@ -99,10 +106,9 @@ def fit_step_time(batch_sizes: Sequence[int], seconds: Sequence[Sequence[float]]
             "seconds", Code(str(rows.tolist())), "times above 0", "fit_step_time([16, 64], [[0.001, 0.002]])"
         )
     fixed, per_example = _line(sizes, np.median(rows, axis=0))
-    random = np.random.default_rng(0)
-    drawn = rows[random.integers(len(rows), size=(_DRAWS, len(rows)))]
-    found = np.array([_line(sizes, medians) for medians in np.median(drawn, axis=1)])
-    low, high = np.quantile(found, [0.025, 0.975], axis=0)
+    low, high = (
+        _bootstrap(sizes, rows) if len(rows) >= _ENOUGH else _student(sizes, rows, (fixed, per_example))
+    )
     line = fixed + per_example * sizes
     error = float(np.max(np.abs(np.median(rows, axis=0) / line - 1)))
     return StepTime(
@@ -111,6 +117,21 @@ def fit_step_time(batch_sizes: Sequence[int], seconds: Sequence[Sequence[float]]
         (min(float(low[1]), per_example), max(float(high[1]), per_example)),
         error,
     )  # fmt: skip
+
+
+def _bootstrap(sizes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    random = np.random.default_rng(0)
+    drawn = rows[random.integers(len(rows), size=(_DRAWS, len(rows)))]
+    found = np.array([_line(sizes, medians) for medians in np.median(drawn, axis=1)])
+    return np.quantile(found, [0.025, 0.975], axis=0)
+
+
+def _student(sizes: np.ndarray, rows: np.ndarray, line: tuple[float, float]) -> np.ndarray:
+    if len(rows) == 1:
+        return np.array([line, line])
+    lines = np.array([_line(sizes, row) for row in rows])
+    width = quantile(len(rows) - 1) * _OF_MEDIAN * lines.std(axis=0, ddof=1) / np.sqrt(len(rows))
+    return np.maximum(0, [line - width, line + width])
 
 
 def _line(sizes: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:

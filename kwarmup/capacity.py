@@ -12,6 +12,8 @@ _GROWTH = 4
 _RISE, _PEAK = 0.02, 0.005
 #: How far to go back first where a size has failed that should have fitted.
 _BACK = 1 / 32
+#: How far to go towards the size that would just fit, once a larger one has held too much.
+_BELOW = 0.9
 #: A size that much larger is not worth another trial, where the end is one that is counted.
 _CLOSE = 1 / 64
 
@@ -42,7 +44,8 @@ def find_largest(
     Where a device has an end of its own, sizes are tried until the next multiple fails. Steps begin at one
     multiple and double: a good guess costs two trials, and a bad one little more than halving. Where the end is
     only counted, a peak that is a little off is no failure to find: what is expected to be too much is not
-    tried, and 2 % of the memory are left aside for chance.
+    tried, and 2 % of the memory are left aside for chance. Nor is a size tried that is more than twice as large as
+    one that is seen to take memory.
 
     Args:
         try_out: tries a size.
@@ -72,8 +75,7 @@ def find_largest(
         else:
             high = size
         top = limit if high is None else high - multiple
-        # A peak that is too high may stay in the process, so that no smaller size can be measured behind it.
-        if low >= top or (not trial.fits and (not low or trial.peak is not None)):
+        if low >= top or not low or (counted and _stays(trials)):
             return
         guess = _expected(trials, base, memory, counted)
         if counted and guess is not None and guess < low + max(multiple, round(low * _CLOSE)):
@@ -98,14 +100,25 @@ def find_largest(
             step = 2 * step or multiple
 
 
+def _stays(trials: list[BatchTrial]) -> bool:
+    """Whether the process still holds what a larger size has left, so that no smaller one can be measured."""
+    *before, last = trials
+    larger = [trial.peak for trial in before if not trial.fits and trial.peak is not None]
+    return not last.fits and last.peak is not None and any(last.peak >= peak for peak in larger)
+
+
 def _expected(trials: list[BatchTrial], base: int | None, memory: int | None, counted: bool) -> int | None:
     """The largest size that should fit, by peaks that rise in a line or bend upwards; `None` where none is known."""
-    known = sorted(
-        (trial.batch_size, trial.peak) for trial in trials if trial.fits and trial.peak is not None
-    )
+    told = [(trial.batch_size, trial.peak, trial.fits) for trial in trials if trial.peak is not None]
+    known = sorted((size, peak) for size, peak, fits in told if fits)
     if base is None or memory is None or not known:
         return None
     (upper, peak), room = known[-1], max(1, memory - base)
+    failed = min(((size, above) for size, above, fits in told if not fits), default=None)
+    if failed is not None:
+        # A little below the line between them: from there it can be come closer to, and from above it may not.
+        size, above = failed
+        return int(upper + _BELOW * (memory - peak) * (size - upper) / max(1, above - peak))
     lower, before = max((entry for entry in known if 2 * entry[0] <= upper), default=(0, base))
     if not lower:
         return 2 * upper
@@ -116,4 +129,6 @@ def _expected(trials: list[BatchTrial], base: int | None, memory: int | None, co
     first, second = (max(held - base, _PEAK * room) for held in (before, peak))
     power = math.log(second / first) / math.log(upper / lower)
     bent = upper * (room / second) ** (1 / power) if power > 1 else math.inf
-    return int(min(line, bent))
+    # Libraries take another way of computing for a larger batch, and with it more memory than a line or a bend says.
+    careful = 2 * upper if counted and peak - before > _RISE * room else math.inf
+    return int(min(line, bent, careful))

@@ -9,6 +9,8 @@ import keras
 from kwarmup import private
 from kwarmup.process_memory import ProcessMemory
 
+_CPU = "CPU:0"
+
 
 class DeviceMemory(Protocol):
     """What can be known of a device's memory.
@@ -43,9 +45,10 @@ def device_memory(model: keras.Model) -> DeviceMemory | None:
     if found is not None:
         return found
     try:
-        return ProcessMemory()
+        process = ProcessMemory()
     except OSError:
         return None
+    return _OfPool(process) if _has_pool() else process
 
 
 class _OfTensorFlow:
@@ -65,6 +68,54 @@ class _OfTensorFlow:
 
     def peak(self) -> int:
         return max(self._tell.get_memory_info(device)["peak"] for device in self._devices)
+
+
+class _OfPool:
+    """This process where TensorFlow hands out the memory of a CPU from a pool, as its build for Intel's library does.
+
+    The pool keeps what it once had, so that the process holds as much behind a large step whatever comes next.
+    What a step took of it is told, and the rest is not counted.
+    """
+
+    counted = True
+
+    def __init__(self, process: ProcessMemory):
+        import tensorflow as tf
+
+        self._process, self._tell = process, tf.config.experimental
+        # Since somebody last asked to forget it, so that the pool may keep more than that.
+        self._kept = self._pool()
+        self.held = process.held - self._kept
+        self.total = process.total
+        self._beside: int | None = None
+
+    def begin(self) -> None:
+        self._process.begin()
+        self._tell.reset_memory_stats(_CPU)
+
+    def peak(self) -> int:
+        used = self._pool()
+        self._kept = max(self._kept, used)
+        held = self._process.peak() - (self._kept - used)
+        if self._beside is None:
+            self._beside = held - used
+        # Within what the pool keeps, the process grows by nothing.
+        return max(held, self._beside + used)
+
+    def _pool(self) -> int:
+        return self._tell.get_memory_info(_CPU)["peak"]
+
+
+def _has_pool() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    try:
+        tf.config.experimental.get_memory_info(_CPU)
+    except ValueError:
+        return False
+    return True
 
 
 class _OfJax:

@@ -128,3 +128,29 @@ def test_memory_that_bends_is_not_leapt_over():
             counted=True,
         )
         assert max(trial.batch_size for trial in trials) <= max(2, 1.3 * end)
+
+
+def test_behind_a_peak_that_was_too_high_a_smaller_size_is_found():
+    for end in (150, 1_000, 7_777):
+        # From 100 on a library computes in another way, which takes four times as much.
+        trials = search(
+            lambda size, end=end: size <= end,
+            lambda size, end=end: BASE + MEMORY * size / (end + 0.5) / (1 if size >= 100 else 4),
+            counted=True,
+        )
+        assert 0.85 * end < largest(trials) <= end and len(trials) < 16
+        assert max(trial.batch_size for trial in trials) <= 2.5 * end
+        assert sum(not trial.fits for trial in trials) < 2
+
+
+def test_where_the_process_keeps_what_a_larger_size_took_the_search_ends():
+    trials, held = [], []
+
+    def try_out(size):
+        held.append(BASE + int(MEMORY * (size / 100 if size < 64 else 1.2)))
+        return BatchTrial(size, max(held) <= BASE + MEMORY, max(held))
+
+    find_largest(try_out, trials, multiple=1, limit=10**6, base=BASE, memory=BASE + MEMORY, counted=True)
+    assert (
+        [trial.fits for trial in trials[-2:]] == [False, False] and largest(trials) == 32 and len(trials) == 7
+    )

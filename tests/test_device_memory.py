@@ -4,6 +4,7 @@ import sys
 import types
 
 import keras
+import numpy as np
 import pytest
 
 from kwarmup import device_memory as module
@@ -15,7 +16,10 @@ from kwarmup.process_memory import ProcessMemory
 def test_a_model_on_a_cpu_is_in_this_process():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     found = device_memory(model)
-    assert isinstance(found, ProcessMemory) and found.counted
+    assert found is not None and found.counted
+    assert isinstance(
+        found, ProcessMemory if keras.backend.backend() != "tensorflow" else ProcessMemory | module._OfPool
+    )
 
 
 @pytest.mark.backend
@@ -38,6 +42,37 @@ def test_tensorflow_devices(monkeypatch):
     memory.begin()
     assert forgotten == ["GPU:0", "GPU:1"] and memory.peak() == 70
     assert module._OfTensorFlow(list(told), limit=lambda device: None).total is None
+
+
+def test_what_tensorflow_keeps_of_a_larger_step_is_not_counted(monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    told = {"current": 0, "peak": 500}
+    monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda device: told)
+    monkeypatch.setattr(tf.config.experimental, "reset_memory_stats", lambda device: told.update(peak=0))
+    process = types.SimpleNamespace(held=1500, total=9000, begin=lambda: None, peak=lambda: 1510)
+    memory = module._OfPool(process)
+    assert (memory.held, memory.total, memory.counted) == (1000, 9000, True)
+    peaks = []
+    for used, held in [(1, 1510), (100, 1510), (400, 1510), (700, 1710), (800, 2000)]:
+        memory.begin()
+        told["peak"], process.peak = used, lambda held=held: held
+        peaks.append(memory.peak())
+    # The last one holds other things too.
+    assert peaks == [1011, 1110, 1410, 1710, 2000]
+
+
+def test_a_pool_that_keeps_more_than_it_tells_hides_no_rise(monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    told = {"current": 0, "peak": 0}
+    monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda device: told)
+    monkeypatch.setattr(tf.config.experimental, "reset_memory_stats", lambda device: None)
+    process = types.SimpleNamespace(held=1500, total=9000, begin=lambda: None, peak=lambda: 1500)
+    memory = module._OfPool(process)
+    peaks = []
+    for used in (10, 100, 400):
+        told["peak"] = used
+        peaks.append(memory.peak())
+    assert np.diff(peaks).tolist() == [90, 300]
 
 
 def test_jax_devices_forget_no_peak():

@@ -41,7 +41,8 @@ def max_batch_size(
     On an accelerator a size fits if no allocation fails; the result is exact, since the next larger one was seen
     to fail. On a CPU a failed allocation mostly ends the process. There a size fits if the process, whose
     peak is measured on Linux, holds no more than `memory`; sizes that are expected to hold more are not tried,
-    and about 2 % are left aside for chance. Behind it the model is as it was, to the last bit.
+    and about 2 % are left aside for chance. What the process keeps of larger steps before is counted where nobody
+    tells it apart, so that a fresh process may find more. Behind it the model is as it was, to the last bit.
 
     Args:
         model: compiled.

@@ -124,6 +124,25 @@ def test_no_more_is_held_than_was_allowed():
     assert len(found.trials) < 12
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a pool that keeps what it had is TensorFlow's")
+def test_what_the_process_keeps_of_larger_steps_leads_to_no_leap():
+    layers = [
+        keras.layers.Reshape((100, 1)),
+        keras.layers.Conv1D(64, 3),
+        keras.layers.GlobalAveragePooling1D(),
+    ]
+    model = keras.Sequential([keras.Input((100,)), *layers, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x, y = np.ones((6000, 100), "float32"), np.ones((6000, 1), "float32")
+    model.fit(x, y, batch_size=4000, verbose=0)  # what it held stays
+    memory = ProcessMemory().held + 40 * MEGABYTE
+    found = kw.max_batch_size(model, x, y, memory=memory)
+    # Sizes that need less than the process still holds are seen to take memory, and so are not followed by a leap.
+    assert found.bytes_per_example > 4 * 98 * 64 / 2
+    assert (found.too_large or 0) <= 2 * found.value
+    assert next(trial.peak for trial in found.trials if trial.batch_size == 8) < memory - 80 * MEGABYTE
+
+
 @pytest.mark.backend
 def test_what_fits_as_a_whole_is_found_soon():
     model = network()

@@ -13,6 +13,8 @@ from kwarmup.errors import Code, value_error
 from kwarmup.goodput import NEAR, BestBatchSize, Known, best_batch_size, goodput
 from kwarmup.plan import Plan, PlanWarning
 from kwarmup.profile import Profile
+from kwarmup.studies.lengths import SHARE, warmup_updates
+from kwarmup.studies.words import number
 from kwarmup.verbs import hold, linear, warmup
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ GOALS = ("time", "examples", "memory", "quality")
 _SLACK, _MEMORY_SLACK = 1.1, 1.5
 #: How much shorter a measured time must be to overrule the formula, beside telling the seeds apart.
 _OVERRULE = 1.2
-#: The longest warmup, in passes, and its share of a training without a rule of the optimizer.
-_WARMUP_EPOCHS, _WARMUP_SHARE = 5, 0.1
+#: The longest warmup where the optimizer has no rule, in passes.
+_WARMUP_EPOCHS = 5
 
 
 class Reason(NamedTuple):
@@ -165,11 +167,6 @@ def _best(study: Study, noise: NoiseScale | float) -> BestBatchSize:
     )  # fmt: skip
 
 
-def _number(value: float) -> str:
-    """Three digits, without an exponent where a reader would stumble over it."""
-    return f"{float(f'{value:.3g}'):,g}" if math.isfinite(value) else "infinite"
-
-
 def _reached(study: Study) -> bool:
     """Whether the noise scale was measured at a place where the target was reached."""
     target, sign = study.settings.target, study.settings.sign
@@ -182,11 +179,11 @@ def _for_time(study: Study) -> tuple[int, str]:
     scale = _noise(study)
     best = _best(study, scale if noise is None else noise)
     size = _rounded(study, best.batch_size)
-    optimum = _number(best.optimum) if math.isfinite(best.optimum) else "without a limit"
+    optimum = number(best.optimum) if math.isfinite(best.optimum) else "without a limit"
     where = "at the target" if _reached(study) else "at the end of the first training, short of the target,"
     words = (
-        f"An update takes {1e3 * time.fixed:.2f} ms and {_number(1e6 * time.per_example)} µs for each example, and the "
-        f"noise scale {where} is {_number(scale)}; so the time to it is least at "
+        f"An update takes {1e3 * time.fixed:.2f} ms and {number(1e6 * time.per_example)} µs for each example, and the "
+        f"noise scale {where} is {number(scale)}; so the time to it is least at "
         f"√(fixed · noise scale / per example) = {optimum}. Of the batch sizes that were trained with, {best.near[0]} "
         f"to {best.near[1]} are predicted to be within {100 * (NEAR - 1):.0f} % of the shortest time."
     )
@@ -216,7 +213,7 @@ def _for_examples(study: Study) -> tuple[int, str]:
     size = _rounded(study, (_SLACK - 1) * critical)
     source = "the fit to the updates to the target" if fit is not None else "the noise scale"
     return size, (
-        f"The critical batch size is {_number(critical)} by {source}; up to a tenth of it a training needs at most "
+        f"The critical batch size is {number(critical)} by {source}; up to a tenth of it a training needs at most "
         f"{100 * (_SLACK - 1):.0f} % more examples than the smallest batch."
     )
 
@@ -279,7 +276,7 @@ def _along_the_run(study: Study, last: int) -> tuple[list[tuple[int, int]], str]
         found[-1] = (found[-1][0], last) if len(found) > 1 else found[-1]
     scales = [place.scale.value for place in study.noise if math.isfinite(place.scale.value)]
     words = (
-        f"The noise scale was {_number(scales[0])} at the beginning and {_number(max(scales))} later on, so the batch "
+        f"The noise scale was {number(scales[0])} at the beginning and {number(max(scales))} later on, so the batch "
         "begins small and grows with it."
     )
     return found, words
@@ -342,9 +339,9 @@ def _warmup(study: Study, peak: float, first: int, epochs: int) -> tuple[Profile
             f"{stable:.2g} (Kalra and Barkeshli 2024)."
         )
     if beta_2 is not None:
-        length = min(round(2 / (1 - beta_2)), updates // 4)
+        length = warmup_updates(beta_2, updates)
         why = f"round(2 / (1 - {beta_2:g})) updates, at most a quarter of the run (Ma and Yarats 2021)."
         return warmup(steps=max(1, length), start=start), f"{length:,} updates", f"{why} {begins}"
-    share = min(_WARMUP_SHARE, _WARMUP_EPOCHS / epochs)
+    share = min(SHARE, _WARMUP_EPOCHS / epochs)
     why = f"{100 * share:.2g} % of the run, at most {_WARMUP_EPOCHS} passes (Goyal et al. 2017)."
     return warmup(fraction=share, start=start), f"{share * epochs:.2g} passes", f"{why} {begins}"

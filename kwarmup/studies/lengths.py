@@ -1,4 +1,4 @@
-"""How long a warmup is and where it begins, by optimizer."""
+"""How long a warmup is, and how the peak moves with the batch size, by optimizer."""
 
 from __future__ import annotations
 
@@ -7,31 +7,38 @@ from typing import Any
 import keras
 
 #: Share of a training that SGD warms up in, and the most that any optimizer does.
-_SHARE, _MOST = 0.1, 0.25
+SHARE, _MOST = 0.1, 0.25
 
 
-def warmup_updates(optimizer: keras.optimizers.Optimizer, updates: int) -> int:
+def beta_2(optimizer: keras.optimizers.Optimizer) -> float | None:
+    """Return how Adam and its kin forget squared gradients; `None` for optimizers that do not keep them so.
+
+    >>> import keras
+    >>> beta_2(keras.optimizers.Adam(beta_2=0.5)), beta_2(keras.optimizers.SGD())
+    (0.5, None)
+    """
+    inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
+    found = getattr(inner, "beta_2", None)
+    return None if found is None else float(keras.ops.convert_to_numpy(found))
+
+
+def warmup_updates(beta_2: float | None, updates: int) -> int:
     """Return the updates of a warmup: round(2 / (1 - beta_2)) for Adam and its kin, a tenth of a run for others.
 
     At most a quarter of the run.
 
     Args:
-        optimizer: its `beta_2` counts, where it has one.
+        beta_2: of the optimizer; `None` where it has none.
         updates: of the whole run.
 
     Paper: Ma and Yarats 2021, "On the Adequacy of Untuned Warmup for Adaptive Optimization".
 
-    >>> import keras
-    >>> warmup_updates(keras.optimizers.Adam(), 100_000), warmup_updates(keras.optimizers.Adam(), 1_000)
-    (2000, 250)
-    >>> warmup_updates(keras.optimizers.SGD(), 1_000)
-    100
+    >>> warmup_updates(0.999, 100_000), warmup_updates(0.999, 1_000), warmup_updates(None, 1_000)
+    (2000, 250, 100)
     """
-    inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
-    beta_2 = getattr(inner, "beta_2", None)
     if beta_2 is None:
-        return round(_SHARE * updates)
-    return min(round(2 / (1 - float(keras.ops.convert_to_numpy(beta_2)))), int(_MOST * updates))
+        return round(SHARE * updates)
+    return min(round(2 / (1 - beta_2)), int(_MOST * updates))
 
 
 def scaling_rule(optimizer: keras.optimizers.Optimizer) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import math
 import os
 import platform
 import time
@@ -23,14 +25,15 @@ from kwarmup.measure.throughput import throughput
 from kwarmup.measure.warmup_gain import warmup_gain as measure_gain
 from kwarmup.plan import Plan, PlanWarning
 from kwarmup.private import build as build_variables
+from kwarmup.private import optimizer_like
 from kwarmup.studies.data import Data
-from kwarmup.studies.lengths import scaling_rule, warmup_updates
+from kwarmup.studies.lengths import beta_2, scaling_rule, warmup_updates
 from kwarmup.studies.result import Noise, Study
 from kwarmup.studies.run import Check, Run
 from kwarmup.studies.settings import Settings
 from kwarmup.studies.training import train
 from kwarmup.sweep import Suggestion, Sweep
-from kwarmup.trial import check, progress
+from kwarmup.trial import check, layout, progress
 from kwarmup.untouched import same_random_numbers
 from kwarmup.verbs import hold, linear, warmup
 
@@ -39,6 +42,8 @@ _WRITE = "study(build, x, y, batch_sizes=[16, 32, 64, 128, 256], budget=180)"
 _REFERENCE = 32
 #: Shares of the budget: the range test and the like, and what is left to the trainings.
 _FIRST, _TRAININGS = 0.3, 0.6
+#: Of the range test and of the largest stable learning rate.
+_REPEATS = 3
 #: Share of all that the first training gains that makes the target of all, and of a run that its decay takes.
 _TARGET, _DECAY = 0.9, 0.2
 #: The pilots see this part of the examples of a training; their peaks lie so far apart, and are so many at most.
@@ -73,7 +78,8 @@ def study(
     the noise scale is measured. All have the same examples, so that large batches make fewer updates; how
     many each needs to the same value of the metric is what counts.
 
-    Ctrl-C, or the end of the budget, ends the study and keeps what was measured; `missing` says what is not.
+    Ctrl-C, or the end of the budget, ends the study and keeps what was measured; `missing` says what is not. Before the
+    first training there is nothing to keep, and Ctrl-C is Ctrl-C.
 
     Args:
         build: a function without arguments that returns a new compiled model. Its learning rate is replaced.
@@ -96,7 +102,8 @@ def study(
 
     Raises:
         TypeError: if `build` is no function that returns a compiled model.
-        ValueError: if an argument is out of range, or the file holds a study with other settings.
+        ValueError: if an argument is out of range, the model accumulates gradients or is spread over replicas, fewer
+            than two batch sizes fit into the memory, or the file holds a study of something else.
 
     Papers: McCandlish et al. 2018; Shallue et al. 2019; Qiao et al. 2021.
 
@@ -110,7 +117,9 @@ def study(
     ...     return model
     >>> x = np.random.default_rng(0).normal(size=(2_000, 4)).astype("float32")
     >>> y = x @ np.ones((4, 1), "float32")
-    >>> study = kw.study(build, x, y, batch_sizes=[16, 64], budget=20, epochs=1, seeds=1)  # doctest: +SKIP
+    >>> study = kw.study(build, x, y, batch_sizes=[16, 64], budget=300, epochs=1, seeds=1)
+    >>> study.batch_sizes, study.recommend().clock.examples
+    ((16, 64), 1600)
     """
     return _Session(
         build, x, y, validation_data, batch_sizes, seeds, budget, epochs, monitor, target, own_peaks, path
@@ -139,7 +148,7 @@ class _Session:
         self.data = Data(x, y, validation_data, monitor)
         self.target, self.own_peaks = target, own_peaks
         self.batch_sizes = self._sizes(batch_sizes)
-        self.reference = min(self.batch_sizes, key=lambda size: abs(size - _REFERENCE))
+        self.reference = _reference(self.batch_sizes)
         self.path = None if path is None else Path(path)
         self.begun = time.monotonic()
         self.before = 0.0  # seconds of an earlier session
@@ -150,8 +159,11 @@ class _Session:
     def _sizes(self, batch_sizes: Any) -> tuple[int, ...]:
         most = self.data.examples
         if batch_sizes is None:
-            sizes = [2**k for k in range(4, 10) if 2**k <= max(16, most // 10)]
-            return tuple(size for size in sizes if size <= most)
+            batch_sizes = [2**k for k in range(4, 10) if 2**k <= max(32, most // 10)]
+        if len(set(batch_sizes)) < 2:
+            raise value_error(
+                "batch_sizes", list(batch_sizes), "two different ones or more, to compare", _WRITE
+            )
         for size in batch_sizes:
             if not isinstance(number("batch_sizes", size, _WRITE), int) or not 1 <= size <= most:
                 raise value_error(
@@ -176,6 +188,12 @@ class _Session:
         keras.utils.set_random_seed(seed)
         model = self.build()
         check(model, "study")
+        parts, replicas = layout(model)
+        if (parts, replicas) != (1, 1):
+            raise value_error(
+                "build", Code(f"a model with {parts} micro-batches per update on {replicas} replicas"),
+                "one without accumulated gradients, on one device", 'keras.optimizers.SGD() in model.compile(...)',
+            )  # fmt: skip
         return model
 
     def go(self, gain: bool) -> Study:
@@ -184,7 +202,7 @@ class _Session:
             with same_random_numbers(), progress("study", round(self.budget)) as advance:
                 self.advance = lambda: advance(min(round(self.spent), round(self.budget)))
                 study = self._trainings(self._begin())
-                if gain and study.gain is None:
+                if gain and (study.gain is None or study.gain.interrupted):
                     self._gain(study)
         except KeyboardInterrupt:
             interrupted = True
@@ -194,30 +212,45 @@ class _Session:
             raise KeyboardInterrupt
         if interrupted:
             self.missing.append("Ctrl-C ended the study; with the same path it goes on.")
-        return self._keep(missing=tuple([*self._not_trained(), *self.missing]))
+        return self._keep(missing=(*self._not_found(), *self._not_trained(), *self.missing))
 
     def _begin(self) -> Study:
         """The study so far, or a new one with the pieces that all trainings build upon."""
         found = Study.load(self.path) if self.path is not None and self.path.exists() else None
-        if found is not None:
-            self._check_same(found)
-            self.before = found.seconds
-            self.study = found
-            self.data.monitor = found.settings.monitor
-            return found
         model = self.model()
         build_variables(model, self.data.few())
         self.data.check(model)  # which also says where the monitor is unknown
         assert self.data.monitor is not None
+        facts = _facts(model, self.data)
+        if found is not None:
+            self._check_same(found, facts)
+            self.reference = found.settings.reference
+            self.before = found.seconds
+            # More seeds, and more peaks, are more of the same.
+            settings = dataclasses.replace(found.settings, seeds=self.seeds, own_peaks=self.own_peaks)
+            self.study = dataclasses.replace(found, settings=settings)
+            return self.study
         speed = throughput(model, self.data.x, self.data.y, batch_sizes=self.batch_sizes, repeats=3)
+        if speed.interrupted:
+            raise KeyboardInterrupt
+        if len(speed.batch_sizes) < 2:
+            expected = f"two that fit into memory, as {speed.batch_sizes[0]} does"
+            raise value_error("batch_sizes", list(self.batch_sizes), expected, _WRITE)
+        self.reference = _reference(speed.batch_sizes)
         sweep = find_lr(
-            model, self.data.x, self.data.y, batch_size=self.reference, repeats=3, high=10.0, low=1e-6
+            model, self.data.x, self.data.y, batch_size=self.reference, repeats=_REPEATS, high=10.0, low=1e-6
         )
+        if sweep.interrupted:
+            raise KeyboardInterrupt
         stable = None
-        try:
-            stable = largest_stable_lr(model, self.data.x, self.data.y, batch_size=self.reference, repeats=3)
-        except ValueError as error:
-            self.missing.append(f"The largest stable learning rate: {str(error).splitlines()[0]}")
+        with contextlib.suppress(
+            ValueError
+        ):  # whatever the learning rate, the loss rises, or none makes it rise
+            stable = largest_stable_lr(
+                model, self.data.x, self.data.y, batch_size=self.reference, repeats=_REPEATS
+            )
+            if stable.confidence < 1 - 2 * 0.5**_REPEATS:  # of fewer repeats: it was interrupted
+                raise KeyboardInterrupt
         examples = self._run_examples(speed)
         pilots = self._pilots(self._first_peak(sweep, stable), max(examples // _PILOT, 10 * self.reference))
         settings = Settings(
@@ -227,29 +260,38 @@ class _Session:
             monitor=self.data.monitor, sign=self.data.sign, target=self.target, own_peaks=self.own_peaks,
         )  # fmt: skip
         self.study = Study(
-            settings, _facts(model, self.data), throughput=speed, sweep=sweep, pilots=tuple(pilots), stable=stable,
-        )  # fmt: skip
+            settings, facts, throughput=speed, sweep=sweep, pilots=tuple(pilots), stable=stable
+        )
         return self._keep()
 
-    def _check_same(self, found: Study) -> None:
-        mine = dataclasses.replace(
-            found.settings, batch_sizes=self.batch_sizes, seeds=self.seeds, examples=self.data.examples,
-            own_peaks=self.own_peaks, target=found.settings.target if self.target is None else self.target,
-            monitor=self.data.monitor or found.settings.monitor,
-        )  # fmt: skip
-        names = ("batch_sizes", "examples", "monitor", "target")
-        if differences := found.settings.differences(mine, names):
+    def _check_same(self, found: Study, facts: dict[str, Any]) -> None:
+        asked = {
+            "batch_sizes": self.batch_sizes, "examples": self.data.examples, "monitor": self.data.monitor,
+            "target": found.settings.target if self.target is None else self.target,
+            "run_examples": found.settings.run_examples if self.epochs is None else self._asked_examples(),
+        }  # fmt: skip
+        had = dataclasses.asdict(found.settings)
+        # Of a model, what does not depend on how many were made before it.
+        same = ("backend", "weights", "optimizer", "beta_2", "validation_examples")
+        pairs = [(name, had[name], now) for name, now in asked.items()]
+        pairs += [(name, found.facts.get(name), facts[name]) for name in same]
+        if differences := [
+            f"{name}: {before!r}, now {now!r}" for name, before, now in pairs if before != now
+        ]:
             raise value_error(
-                "path", str(self.path), "a study with the same settings: " + "; ".join(differences),
+                "path", str(self.path), "a study of the same: " + "; ".join(differences),
                 'study(..., path="another.json")',
             )  # fmt: skip
+
+    def _asked_examples(self) -> int:
+        if number("epochs", self.epochs, _WRITE) <= 0:
+            raise value_error("epochs", self.epochs, "a number above 0", _WRITE)
+        return max(max(self.batch_sizes), round(self.epochs * self.data.examples))
 
     def _run_examples(self, speed: Any) -> int:
         """How many examples each training sees, so that all of them fit into the budget."""
         if self.epochs is not None:
-            if number("epochs", self.epochs, _WRITE) <= 0:
-                raise value_error("epochs", self.epochs, "a number above 0", _WRITE)
-            return max(max(self.batch_sizes), round(self.epochs * self.data.examples))
+            return self._asked_examples()
         seconds = max(self.budget - self.spent, self.budget * _FIRST) * _TRAININGS
         peaks = 3 if self.own_peaks else 1
         of_an_example = sum(speed.step_time.seconds(size) / size for size in self.batch_sizes)
@@ -262,8 +304,7 @@ class _Session:
         """Where the pilots begin: what the range test suggests, or else a tenth of what is stable at first."""
         try:
             return sweep.suggest().learning_rate
-        except ValueError as error:
-            self.missing.append(f"A suggestion of the range test: {str(error).splitlines()[0]}")
+        except ValueError:
             return 0.01 if stable is None else stable.learning_rate / 10
 
     def _pilots(self, first: float, examples: int) -> list[tuple[float, float]]:
@@ -284,7 +325,7 @@ class _Session:
                 run = train(model, plan, updates, self.data, 0, lambda check: self.advance())
                 keras.backend.clear_session()
                 last = run.checks[-1].loss
-                losses[power] = last if last == last else float("inf")
+                losses[power] = last if math.isfinite(last) else math.inf
             return losses[power]
 
         power, step = 0, 1
@@ -298,7 +339,8 @@ class _Session:
 
     def _trainings(self, study: Study) -> Study:
         """All that is missing: seeds outside, so that whatever ends the study leaves all batch sizes even."""
-        order = sorted(self.batch_sizes, key=lambda size: size != self.reference)
+        assert study.throughput is not None
+        order = sorted(study.throughput.batch_sizes, key=lambda size: size != self.reference)
         for seed in range(self.seeds):
             for size in order:
                 for factor in (1.0, 0.5, 2.0) if self.own_peaks else (1.0,):
@@ -308,14 +350,17 @@ class _Session:
         return study
 
     def _training(self, study: Study, size: int, seed: int, peak: float) -> Study:
-        usual = self.costs.get(size, [])
-        self._need(max(usual, default=0.0), f"Batch size {size}, seed {seed}")
+        assert study.throughput is not None
+        predicted = study.settings.run_examples / size * study.throughput.step_time.seconds(size)
+        first = size == self.reference and seed == 0 and not study.noise
+        # Without the first one there is nothing to tell.
+        usual = 0.0 if first else max(self.costs.get(size, []), default=predicted)
+        self._need(usual, f"Batch size {size}, seed {seed}")
         begun = time.monotonic()
         model = self.model(seed)
         plan = self.plan(model, size, peak, study.settings.run_examples)
         model = self._compiled(model, plan)
         updates = plan.clock.step_at(examples=min(study.settings.run_examples, plan.clock.total_examples))
-        first = size == self.reference and seed == 0 and not study.noise
         noise: list[Noise] = []
         looked = self._noise_along(model, updates, size, noise) if first else (lambda check: self.advance())
         run = dataclasses.replace(train(model, plan, updates, self.data, seed, looked), peak=peak)
@@ -333,7 +378,7 @@ class _Session:
     def plan(self, model: keras.Model, size: int, peak: float, examples: int) -> Plan:
         """The plan of a training: warmup by optimizer, then constant, then a short decay."""
         updates = max(1, examples // size)
-        warm, falls = warmup_updates(model.optimizer, updates) * size, round(_DECAY * examples)
+        warm, falls = warmup_updates(beta_2(model.optimizer), updates) * size, round(_DECAY * examples)
         profile = (
             warmup(examples=warm)
             >> hold(examples=max(0, examples - warm - falls))
@@ -362,7 +407,8 @@ class _Session:
 
         def look(check: Check) -> None:
             self.advance()
-            if places and check.updates >= places[0] and self.spent < _FIRST * self.budget * 2:
+            finite = math.isfinite(check.loss)
+            if finite and places and check.updates >= places[0] and self.spent < 2 * _FIRST * self.budget:
                 while places and check.updates >= places[0]:
                     places.pop(0)
                 scale = noise_scale(
@@ -381,6 +427,8 @@ class _Session:
             batch_size=size, repeats=min(3, self.seeds),
         )  # fmt: skip
         self._keep(gain=gain)
+        if gain.interrupted:
+            raise KeyboardInterrupt
 
     # Keeping
 
@@ -391,20 +439,39 @@ class _Session:
             self.study.save(self.path)
         return self.study
 
+    def _not_found(self) -> list[str]:
+        assert self.study is not None and self.study.sweep is not None
+        found = []
+        if self.study.stable is None:
+            found.append(
+                "The largest stable learning rate: a first update made the loss smaller at all, or at none."
+            )
+        try:
+            self.study.sweep.suggest()
+        except ValueError as error:
+            found.append(f"A suggestion of the range test: {str(error).splitlines()[0]}")
+        return found
+
     def _not_trained(self) -> list[str]:
-        assert self.study is not None
+        assert self.study is not None and self.study.throughput is not None
         found = []
         for size in self.batch_sizes:
+            if size in self.study.throughput.out_of_memory:
+                found.append(f"Batch size {size}: it does not fit into the memory.")
+                continue
             have = len({run.seed for run in self.study.runs if run.batch_size == size})
             if have < self.seeds:
                 found.append(f"Batch size {size}: {have} of {self.seeds} seeds were trained.")
         return found
 
-    def _compiled(self, model: keras.Model, plan: Plan) -> keras.Model:
-        from kwarmup import private
-
-        model.optimizer = private.optimizer_like(model.optimizer, plan.learning_rate)
+    @staticmethod
+    def _compiled(model: keras.Model, plan: Plan) -> keras.Model:
+        model.optimizer = optimizer_like(model.optimizer, plan.learning_rate)
         return model
+
+
+def _reference(batch_sizes: Sequence[int]) -> int:
+    return min(batch_sizes, key=lambda size: abs(size - _REFERENCE))
 
 
 def _facts(model: keras.Model, data: Data) -> dict[str, Any]:
@@ -422,5 +489,5 @@ def _facts(model: keras.Model, data: Data) -> dict[str, Any]:
         "examples": data.examples,
         "validation_examples": data.validation_examples,
         "held_out": data.held_out,
-        "beta_2": float(keras.ops.convert_to_numpy(inner.beta_2)) if hasattr(inner, "beta_2") else None,
+        "beta_2": beta_2(model.optimizer),
     }

@@ -74,9 +74,14 @@ class Study:
     Example:
 
     >>> from kwarmup import Study
-    >>> study = Study.load("study.json")  # doctest: +SKIP
-    >>> study.recommend(goal="time", epochs=20)  # doctest: +SKIP
-    >>> study.report("report.html")  # doctest: +SKIP
+    >>> from kwarmup.studies.settings import Settings
+    >>> settings = Settings((16, 64), seeds=3, examples=1_000, run_examples=5_000, reference=16, peak=0.1,
+    ...                     scaling=1.0, monitor="loss", sign=-1.0)
+    >>> study = Study(settings)
+    >>> study
+    <Study of batch sizes none yet: 0 trainings in 0 s>
+    >>> study.peak(64), Study.from_dict(study.to_dict()) == study
+    (0.4, True)
     """
 
     settings: Settings
@@ -226,9 +231,7 @@ class Study:
             "seconds": self.seconds,
             "missing": list(self.missing),
         }
-        return _mapped(
-            data, lambda value: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        )
+        return _mapped(data, _in_words)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Study:
@@ -241,10 +244,11 @@ class Study:
             raise value_error(
                 "data", Code(repr(data)[:200]), "the data of a study", "Study.from_dict(study.to_dict())"
             )
+        facts = data["facts"]  # names, which may be any word
         data = _mapped(data, lambda value: _WORDS.get(value, value) if isinstance(value, str) else value)
         return cls(
             settings=Settings(**data["settings"]),
-            facts=data["facts"],
+            facts=facts,
             throughput=data["throughput"] and Throughput.from_dict(data["throughput"]),
             sweep=data["sweep"] and Sweep.from_dict(data["sweep"]),
             pilots=tuple((peak, loss) for peak, loss in data["pilots"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, final
+from typing import final
 
 
 @final
@@ -39,15 +39,3 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "batch_sizes", tuple(self.batch_sizes))
-
-    def differences(self, other: Settings, names: tuple[str, ...]) -> list[str]:
-        """Return what differs, a line each.
-
-        Args:
-            other: the settings to compare with.
-            names: those that must be equal.
-        """
-        pairs: list[tuple[str, Any, Any]] = [
-            (name, getattr(self, name), getattr(other, name)) for name in names
-        ]
-        return [f"{name}: {mine!r}, now {theirs!r}" for name, mine, theirs in pairs if mine != theirs]

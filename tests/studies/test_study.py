@@ -17,9 +17,9 @@ Y = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype("int32")
 ARGUMENTS = {"batch_sizes": [20, 80], "seeds": 2, "epochs": 2, "budget": 300}
 
 
-def build(optimizer=None):
+def build(optimizer=None, units=8):
     model = keras.Sequential(
-        [keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1, "sigmoid")]
+        [keras.Input((6,)), keras.layers.Dense(units, "relu"), keras.layers.Dense(1, "sigmoid")]
     )
     model.compile(
         optimizer or keras.optimizers.SGD(0.5, momentum=0.9), "binary_crossentropy", metrics=["accuracy"]
@@ -72,14 +72,21 @@ def test_it_is_on_the_disk_and_goes_on_from_there(whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"batch_sizes": [20, 40]}, "batch_sizes: (20, 80), now (20, 40)"), ({"target": 0.99}, "target: ")],
-    ids=["batch sizes", "target"],
+    [
+        ({"batch_sizes": [20, 40]}, "batch_sizes: (20, 80), now (20, 40)"),
+        ({"target": 0.99}, "target: "),
+        ({"epochs": 3}, "run_examples: 640, now 960"),
+        ({"x": X[:-5], "y": Y[:-5]}, "examples: 320, now 316"),
+        ({"build": lambda: build(units=5)}, "weights: 65, now 41"),
+        ({"build": lambda: build(keras.optimizers.Adam())}, "optimizer: 'SGD', now 'Adam'"),
+    ],
+    ids=["batch sizes", "target", "epochs", "data", "model", "optimizer"],
 )
 def test_a_study_with_other_settings_is_refused(whole, changed, words):
     path, study = whole
     before = path.read_text()
     with pytest.raises(ValueError) as caught:
-        kw.study(build, X, Y, path=path, **{**ARGUMENTS, **changed})
+        kw.study(**{"build": build, "x": X, "y": Y, "path": path, **ARGUMENTS, **changed})
     assert words in str(caught.value) and path.read_text() == before
 
 
@@ -118,6 +125,64 @@ def test_random_numbers_go_on_as_before(whole, tmp_path):
     assert (random.random(), np.random.rand()) == expected
 
 
+def test_more_seeds_are_more_of_the_same(whole, tmp_path):
+    path, study = whole
+    (tmp_path / "study.json").write_text(path.read_text())
+    more = kw.study(build, X, Y, path=tmp_path / "study.json", **{**ARGUMENTS, "seeds": 3})
+    assert more.settings.seeds == 3 and len(more.runs) == 6 and more.runs[:4] == study.runs
+
+
+def test_a_training_that_would_not_fit_into_the_budget_is_not_begun(whole, tmp_path):
+    path, study = whole
+    slow = [[1.0 + 0.01 * size for size in (20, 80)]] * 3  # 32 updates take 38 s
+    speed = dataclasses.replace(study.throughput, seconds=slow)
+    dataclasses.replace(study, runs=study.runs[:1], throughput=speed, seconds=0.0).save(
+        tmp_path / "study.json"
+    )
+    found = kw.study(build, X, Y, path=tmp_path / "study.json", **{**ARGUMENTS, "budget": 10})
+    assert found.runs == study.runs[:1]
+
+
+@pytest.mark.parametrize("verb", ["throughput", "find_lr", "largest_stable_lr"])
+def test_ctrl_c_in_a_measurement_is_not_swallowed(monkeypatch, verb):
+    """These return what they have measured until then; a study is not built upon half of it."""
+    real = getattr(measure, verb)
+
+    def interrupted(*arguments, **keywords):
+        found = real(*arguments, **keywords)
+        if verb == "largest_stable_lr":
+            return dataclasses.replace(found, confidence=0.0)
+        return dataclasses.replace(found, interrupted=True)
+
+    monkeypatch.setattr(measure, verb, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        kw.study(build, X, Y, **ARGUMENTS)
+
+
+def test_a_batch_size_that_does_not_fit_is_left_out(whole, tmp_path):
+    path, study = whole
+    speed = kw.Throughput((20, 80), study.throughput.seconds, (0.1, 0.1), out_of_memory=(160,))
+    settings = dataclasses.replace(study.settings, batch_sizes=(20, 80, 160))
+    dataclasses.replace(study, throughput=speed, settings=settings).save(tmp_path / "study.json")
+    found = kw.study(build, X, Y, path=tmp_path / "study.json", **{**ARGUMENTS, "batch_sizes": [20, 80, 160]})
+    assert found.missing == ("Batch size 160: it does not fit into the memory.",)
+    assert found.batch_sizes == (20, 80)
+
+
+def test_what_was_not_found_is_said_again_where_it_goes_on(whole, tmp_path):
+    path, study = whole
+    dataclasses.replace(study, stable=None).save(tmp_path / "study.json")
+    found = kw.study(build, X, Y, path=tmp_path / "study.json", **ARGUMENTS)
+    assert found.missing[0].startswith("The largest stable learning rate: ")
+
+
+def test_a_model_may_be_called_anything(whole, tmp_path):
+    _, study = whole
+    named = dataclasses.replace(study, facts={**study.facts, "model": "inf"})
+    named.save(tmp_path / "study.json")
+    assert kw.Study.load(tmp_path / "study.json").facts["model"] == "inf"
+
+
 @pytest.mark.parametrize(
     ("change", "first"),
     [
@@ -125,15 +190,30 @@ def test_random_numbers_go_on_as_before(whole, tmp_path):
         ({"seeds": 0}, "`seeds`: expected a number, 1 or more."),
         ({"budget": 0}, "`budget`: expected a number, 1 or more."),
         (
-            {"batch_sizes": [1000]},
+            {"batch_sizes": [20, 1000]},
             "`batch_sizes`: expected whole numbers from 1 to the 320 training examples.",
+        ),
+        ({"batch_sizes": [20, 20]}, "`batch_sizes`: expected two different ones or more"),
+        (
+            {"build": lambda: build(keras.optimizers.SGD(gradient_accumulation_steps=2))},
+            "`build`: expected one without accumulated gradients",
         ),
         ({"validation_data": X}, "`validation_data`: expected a pair of arrays"),
         ({"monitor": "f1"}, "`monitor`: expected one of 'accuracy', 'loss'"),
         ({"build": lambda: keras.Sequential([keras.layers.Dense(1)])}, "`model`: expected a compiled model."),
     ],
-    ids=["no function", "seeds", "budget", "batch sizes", "validation", "monitor", "not compiled"],
-)
+    ids=[
+        "no function",
+        "seeds",
+        "budget",
+        "batch sizes",
+        "one batch size",
+        "accumulation",
+        "validation",
+        "monitor",
+        "not compiled",
+    ],
+)  # fmt: skip
 def test_what_is_wrong_is_said(change, first):
     with pytest.raises((TypeError, ValueError)) as caught:
         kw.study(**{"build": build, "x": X, "y": Y, **ARGUMENTS, **change})

@@ -56,6 +56,38 @@ def test_what_is_done_at_a_look_is_not_on_the_stopwatch():
     assert time.perf_counter() - begun - found.seconds > 0.05 * (len(found.checks) - 1)
 
 
+def test_the_update_that_compiles_counts_as_any_other(monkeypatch):
+    # Each look at the clock is a second later, and the end of the first update a hundred more.
+    seconds, first = iter(range(10_000)), []
+
+    class Clock:
+        @staticmethod
+        def perf_counter():
+            return next(seconds) + (100 if first else 0)
+
+    monkeypatch.setattr("kwarmup.studies.training.time", Clock)
+    data, whole = Data(X, Y), plan()
+    one = model(whole.learning_rate)
+    real = one.fit
+
+    def fit(*arguments, callbacks, **keywords):
+        (watch,) = callbacks
+        ends = watch.on_train_batch_end
+
+        def on_train_batch_end(batch, logs=None):
+            first.append(batch)
+            ends(batch, logs)
+
+        watch.on_train_batch_end = on_train_batch_end
+        return real(*arguments, callbacks=callbacks, **keywords)
+
+    one.fit = fit
+    found = train(one, whole, 40, data, seed=0)
+    # From look to look it is a second; the first, of a hundred and one, counts as the mean of the other updates.
+    assert found.seconds == pytest.approx((len(found.checks) - 2) * 40 / 39)
+    assert found.trace_seconds > 100
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_training_that_diverges_is_a_result():
     data, whole = Data(X, Y), plan(peak=1e6, epochs=20)

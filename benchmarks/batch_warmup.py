@@ -93,8 +93,8 @@ GROWTH = {
 }
 
 
-def network(normalised: bool) -> keras.Model:
-    """Two convolutions and a dense layer: 13,000 weights."""
+def convolutions(normalised: bool = False) -> keras.Model:
+    """Two convolutions and a dense layer: 13,000 weights; an example costs much of a step."""
     layers: list[Any] = [keras.Input((28, 28, 1))]
     for filters in (16, 32):
         layers.append(keras.layers.Conv2D(filters, 3, padding="same", use_bias=not normalised))
@@ -104,11 +104,32 @@ def network(normalised: bool) -> keras.Model:
     return keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(10)])
 
 
-def run(plan: kw.Plan, normalised: bool, seed: int, data: Any) -> dict[str, float]:
+def dense() -> keras.Model:
+    """Two dense layers, 784 - 128 - 10: a step costs as much whatever its batch, up to some hundred."""
+    layers = [keras.layers.Flatten(), keras.layers.Dense(128, "relu"), keras.layers.Dense(10)]
+    return keras.Sequential([keras.Input((28, 28, 1)), *layers])
+
+
+class Group(NamedTuple):
+    """A network and the ways it is trained."""
+
+    title: str
+    build: Callable[[], keras.Model]
+    ways: tuple[dict[str, Row], ...]
+
+
+GROUPS = {
+    "plain": Group("convolutions", convolutions, (WARMUPS, GROWTH)),
+    "BN": Group("convolutions with BatchNorm", lambda: convolutions(normalised=True), (WARMUPS,)),
+    "dense": Group("dense", dense, (WARMUPS, GROWTH)),
+}
+
+
+def run(plan: kw.Plan, build: Callable[[], keras.Model], seed: int, data: Any) -> dict[str, float]:
     """Train once; return accuracies, updates and seconds."""
     (x, y), validation, test = data
     keras.utils.set_random_seed(seed)
-    model = network(normalised)
+    model = build()
     model.compile(
         keras.optimizers.SGD(plan.learning_rate, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -141,18 +162,18 @@ def load(folder: Path, quick: bool) -> Any:
 def report(results: dict[str, Any], seeds: int) -> None:
     """Print what is there: a table for each network, and one for each sweep of the peak."""
     out = console()
-    for normalised in (False, True):
-        shown = Table(title=f"{'with' if normalised else 'without'} BatchNorm", title_justify="left")
+    for network, group in GROUPS.items():
+        shown = Table(title=group.title, title_justify="left")
         for column in ("way", "peak", "test accuracy, each seed", "mean", "updates", "time / that of 64"):
             shown.add_column(column)
         sweep = Table(title="test accuracy against peak, mean (lowest)", title_justify="left")
         sweep.add_column("way")
         for peak in PEAKS:
             sweep.add_column(f"{peak:g}", justify="right")
-        for rows, first in ((WARMUPS, "64, linear decay"), (GROWTH, "decay ×1/5 twice")):
-            base = _found(results, normalised, first, BASE, seeds)
+        for rows in group.ways:
+            base = _found(results, network, next(iter(rows)), BASE, seeds)
             for name, row in rows.items():
-                found = {peak: _found(results, normalised, name, peak, seeds) for peak in row.peaks}
+                found = {peak: _found(results, network, name, peak, seeds) for peak in row.peaks}
                 found = {peak: runs for peak, runs in found.items() if runs}
                 if not found or not base:
                     continue
@@ -167,7 +188,7 @@ def report(results: dict[str, Any], seeds: int) -> None:
                         "  ".join(f"{100 * one['test']:.2f}" for one in runs),
                         f"{100 * np.mean([one['test'] for one in runs]):.2f}",
                         f"{runs[0]['updates']:,}",
-                        f"{np.median(times):.2f}",
+                        f"{np.median(times):.2f} ({min(times):.2f} – {max(times):.2f})",
                     )
                 if len(found) > 1:
                     cells = [
@@ -183,13 +204,13 @@ def report(results: dict[str, Any], seeds: int) -> None:
     out.print(where())
 
 
-def _found(results: dict[str, Any], normalised: bool, name: str, peak: float, seeds: int) -> list[Any]:
-    keys = [_key(normalised, name, peak, seed) for seed in range(seeds)]
+def _found(results: dict[str, Any], network: str, name: str, peak: float, seeds: int) -> list[Any]:
+    keys = [_key(network, name, peak, seed) for seed in range(seeds)]
     return [results[key] for key in keys if key in results]
 
 
-def _key(normalised: bool, name: str, peak: float, seed: int) -> str:
-    return f"{'BN' if normalised else 'plain'} | {name} | {peak:g} | {seed}"
+def _key(network: str, name: str, peak: float, seed: int) -> str:
+    return f"{network} | {name} | {peak:g} | {seed}"
 
 
 def main() -> None:
@@ -197,6 +218,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--results", type=Path, default=Path("batch_warmup.json"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--networks", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--quick", action="store_true", help="a tenth of the data, for a try")
     parser.add_argument("--report", action="store_true", help="only print what was measured so far")
     options = parser.parse_args()
@@ -206,17 +228,17 @@ def main() -> None:
         data = load(options.data, options.quick)
         examples = len(data[0][0])
         todo = [
-            (normalised, name, peak, seed, row.plan)
+            (network, name, peak, seed, row.plan)
             for seed in range(options.seeds)
-            for normalised in (False, True)
-            for rows in (WARMUPS, {} if normalised else GROWTH)
+            for network in options.networks
+            for rows in GROUPS[network].ways
             for name, row in rows.items()
             for peak in row.peaks
         ]
-        for number, (normalised, name, peak, seed, plan) in enumerate(todo, start=1):
-            key = _key(normalised, name, peak, seed)
+        for number, (network, name, peak, seed, plan) in enumerate(todo, start=1):
+            key = _key(network, name, peak, seed)
             if key not in results:
-                results[key] = run(plan(examples, peak), normalised, seed, data)
+                results[key] = run(plan(examples, peak), GROUPS[network].build, seed, data)
                 options.results.write_text(json.dumps(results, indent=1))
                 print(f"{number}/{len(todo)}  {key}  {results[key]}", flush=True)
     report(results, options.seeds)

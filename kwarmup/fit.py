@@ -128,6 +128,7 @@ class OneTraining(keras.callbacks.CallbackList):
     keeper: Keeper | None = None
     begun = 0  # micro-batches of the pass at hand that an earlier process has done
     _epoch = -1
+    _first = 0  # micro-batches of all passes before it
     _started = False
 
     @property
@@ -144,6 +145,7 @@ class OneTraining(keras.callbacks.CallbackList):
         clock = self.plan.clock
         first = clock.first_micro_batch(epoch)
         steps = clock.first_micro_batch(epoch + 1) - first
+        self._first = first
         self.begun = self.keeper.begun if self.keeper and epoch == self.first_epoch else 0
         self.set_params({**self.params, "epochs": clock.epochs, "steps": steps})
         if self.keeper:
@@ -172,9 +174,8 @@ class OneTraining(keras.callbacks.CallbackList):
         # An execution of several steps at the end of a pass may be cut short.
         last = min(self.begun + batch, self.params["steps"] - 1)
         super().on_train_batch_end(last, logs)
-        clock = self.plan.clock
-        done = clock.first_micro_batch(self._epoch) + last + 1
-        self.finite.updated(logs, done // clock.gradient_accumulation_steps, self._epoch)
+        done = self._first + last + 1
+        self.finite.updated(logs, done // self.plan.clock.gradient_accumulation_steps, self._epoch)
         if self.keeper:
             self.keeper.batch_ended(last + 1)
 

@@ -22,7 +22,7 @@ def _in_floatx(data: Any) -> Any:
 
 
 class FromArrays:
-    """Batches gathered from tensors; Python runs once a pass, to draw its order.
+    """Batches gathered from tensors; Python runs once a pass, to draw its order, and where the size changes in it.
 
     The dataset is made once for all passes: tracing its functions takes longer than a short pass over the
     data. It yields the passes that `between` was last asked for.
@@ -36,27 +36,28 @@ class FromArrays:
         self._asked = asked
         examples, seed = source.examples, source.seed
 
-        def passes() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        def passes() -> Iterator[np.ndarray]:
             clock, skip = asked["clock"], asked["skip"]
             for epoch in range(asked["first"], asked["last"]):
                 sizes = clock.micro_batches(epoch)
-                ends = np.cumsum(sizes)
-                yield order(examples, seed, epoch), (ends - sizes)[skip:], ends[skip:]
-                skip = max(0, skip - len(sizes))
-
-        def rows(numbers: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.data.Dataset:
-            return tf.data.Dataset.from_tensor_slices((begins, ends)).map(
-                lambda begin, end: numbers[begin:end]
-            )
+                numbers = order(examples, seed, epoch)[sizes[:skip].sum() :]
+                skip, sizes = max(0, skip - len(sizes)), sizes[skip:]
+                # Batches of one size behind each other are the rows of a matrix: cutting it costs TensorFlow less
+                # than a function that is called for each batch.
+                for run in np.split(sizes, np.flatnonzero(np.diff(sizes)) + 1) if len(sizes) else ():
+                    yield numbers[: run.sum()].reshape(len(run), run[0])
+                    numbers = numbers[run.sum() :]
 
         def gather(index: tf.Tensor, arrays: Any) -> Any:
             return keras.tree.map_structure(lambda tensor: tf.gather(tensor, index), arrays)
 
-        spec = tf.TensorSpec([None], tf.int64)
-        orders = tf.data.Dataset.from_generator(passes, output_signature=(spec, spec, spec))
+        matrices = tf.data.Dataset.from_generator(
+            passes, output_signature=tf.TensorSpec([None, None], tf.int64)
+        )
+        rows = matrices.flat_map(tf.data.Dataset.from_tensor_slices)
         # As a dataset of one element: what a function captures is copied whenever an iterator is made.
         everything = tf.data.Dataset.from_tensors(data).repeat()
-        self._batches = tf.data.Dataset.zip(orders.flat_map(rows), everything).map(
+        self._batches = tf.data.Dataset.zip(rows, everything).map(
             gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 

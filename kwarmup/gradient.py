@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+
+from kwarmup.per_example import Seen, Watched
 
 #: Two gradients in single precision that differ by more of their length are different ones.
 _SAME = 1e-3
@@ -34,6 +37,27 @@ def function(model: keras.Model, training: bool) -> Callable[[Any], np.ndarray]:
         return ops.convert_to_numpy(differentiate(keras.tree.map_structure(_tensor, batch))) / np.float32(
             scale
         )
+
+    return gradient
+
+
+def with_squares(
+    model: keras.Model, training: bool, watched: Watched
+) -> Callable[[Any], tuple[np.ndarray, np.ndarray]]:
+    """Return a compiled function from a batch to its gradient, as `function` has it, and |g|^2 of each example.
+
+    Args:
+        model: built and compiled.
+        training: as in `function`.
+        watched: of `per_example.watch`.
+    """
+    optimizer: Any = model.optimizer
+    scale = float(ops.convert_to_numpy(optimizer.scale_loss(1.0)))
+    differentiate = _BACKENDS[keras.backend.backend()](model, training, scale, watched)
+
+    def gradient(batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        flat, squares = differentiate(keras.tree.map_structure(_tensor, batch))
+        return ops.convert_to_numpy(flat) / np.float32(scale), ops.convert_to_numpy(squares)
 
     return gradient
 
@@ -72,43 +96,65 @@ def _forward(model: keras.Model, training: bool) -> Callable[..., Any]:
     return loss
 
 
-def _tensorflow(model: keras.Model, training: bool, scale: float) -> Callable[[Any], Any]:
+def _tensorflow(
+    model: keras.Model, training: bool, scale: float, watched: Watched | None = None
+) -> Callable[[Any], Any]:
     import tensorflow as tf
 
     loss = _forward(model, training)
 
-    @tf.function(reduce_retracing=True)
-    def differentiate(batch: Any) -> Any:
-        with tf.GradientTape() as tape:
-            scaled = loss(*batch) * scale
-        weights = [variable.value for variable in model.trainable_variables]
-        gradients = tape.gradient(scaled, weights, unconnected_gradients="zero")
+    def flat(gradients: Any) -> Any:
         # An embedding's gradient is a list of rows, which adds up where it is made a tensor.
         return tf.concat(
             [tf.reshape(tf.cast(tf.convert_to_tensor(g), "float32"), [-1]) for g in gradients], 0
         )
 
+    @tf.function(reduce_retracing=watched is None)
+    def differentiate(batch: Any) -> Any:
+        weights = [variable.value for variable in model.trainable_variables]
+        if watched is None:
+            with tf.GradientTape() as tape:
+                scaled = loss(*batch) * scale
+            return flat(tape.gradient(scaled, weights, unconnected_gradients="zero"))
+        with watched.recording() as seen, tf.GradientTape() as tape:
+            scaled = loss(*batch) * scale
+        wanted = [weights, [one.outputs for one in seen]]
+        gradients, by_outputs = tape.gradient(scaled, wanted, unconnected_gradients="zero")
+        return flat(gradients), watched.squares(seen, [tf.cast(g, "float32") / scale for g in by_outputs])
+
     return differentiate
 
 
-def _jax(model: keras.Model, training: bool, scale: float) -> Callable[[Any], Any]:
+def _jax(
+    model: keras.Model, training: bool, scale: float, watched: Watched | None = None
+) -> Callable[[Any], Any]:
     import jax
     import jax.numpy as jnp
 
     trainer: Any = model
 
-    def loss(weights: Any, non_trainable: Any, metrics: Any, optimizer: Any, batch: Any) -> Any:
+    def loss(weights: Any, taps: Any, non_trainable: Any, metrics: Any, optimizer: Any, batch: Any) -> Any:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        scaled, (_, _, non_trainable, _) = trainer.compute_loss_and_updates(
-            weights, non_trainable, metrics, x, y, sample_weight, training, optimizer
-        )
+        recording: Any = watched.recording(taps) if watched else contextlib.nullcontext([])
+        with recording as seen:
+            scaled, (_, _, non_trainable, _) = trainer.compute_loss_and_updates(
+                weights, non_trainable, metrics, x, y, sample_weight, training, optimizer
+            )
         # In training mode Keras has scaled it already.
-        return scaled if training else scaled * scale, non_trainable
+        return scaled if training else scaled * scale, (non_trainable, [one.inputs for one in seen])
 
     @jax.jit
-    def differentiate(*state_and_batch: Any) -> Any:
-        gradients, non_trainable = jax.grad(loss, has_aux=True)(*state_and_batch)
-        return jnp.concatenate([g.astype("float32").reshape(-1) for g in gradients]), non_trainable
+    def differentiate(weights: Any, *others_and_batch: Any) -> Any:
+        # What is added to the outputs of layers, to differentiate by: arrays inside cannot be named to JAX.
+        taps = [jnp.zeros(shape) for shape in watched.shapes] if watched else []
+        (gradients, by_outputs), (non_trainable, inputs) = jax.grad(loss, argnums=(0, 1), has_aux=True)(
+            weights, taps, *others_and_batch
+        )
+        flat = jnp.concatenate([g.astype("float32").reshape(-1) for g in gradients])
+        if watched is None:
+            return flat, non_trainable
+        seen = [Seen(*one, None) for one in zip(watched.layers, inputs, strict=True)]
+        return (flat, watched.squares(seen, [g / scale for g in by_outputs])), non_trainable
 
     groups = (
         model.trainable_variables,
@@ -126,16 +172,27 @@ def _jax(model: keras.Model, training: bool, scale: float) -> Callable[[Any], An
     return run
 
 
-def _torch(model: keras.Model, training: bool, scale: float) -> Callable[[Any], Any]:
+def _torch(
+    model: keras.Model, training: bool, scale: float, watched: Watched | None = None
+) -> Callable[[Any], Any]:
     import torch
 
     loss = _forward(model, training)
 
     def differentiate(batch: Any) -> Any:
         weights = [variable.value for variable in model.trainable_variables]
-        gradients = torch.autograd.grad(loss(*batch) * scale, weights, allow_unused=True)
-        flat = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, gradients, strict=True)]
-        return torch.cat([gradient.float().reshape(-1) for gradient in flat])
+        recording: Any = watched.recording() if watched else contextlib.nullcontext([])
+        with recording as seen:
+            scaled = loss(*batch) * scale
+        wanted = [*weights, *(one.outputs for one in seen)]
+        found = torch.autograd.grad(scaled, wanted, allow_unused=True)
+        filled = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
+        gradients, by_outputs = filled[: len(weights)], filled[len(weights) :]
+        flat = torch.cat([gradient.float().reshape(-1) for gradient in gradients])
+        if watched is None:
+            return flat
+        with torch.no_grad():
+            return flat, watched.squares(seen, [g.float() / scale for g in by_outputs])
 
     return differentiate
 

@@ -37,7 +37,9 @@ class Estimate(NamedTuple):
         """Its 95 % interval; the upper end is infinite where |G|^2 cannot be told from 0."""
         if not np.isfinite(self.covariance).all():
             return 0.0, math.inf  # of one measurement, or of none
-        return fieller(self.trace, self.squared_norm, self.covariance, quantile(self.freedom))
+        low, high = fieller(self.trace, self.squared_norm, self.covariance, quantile(self.freedom))
+        # Where nothing is uncertain, rounding alone may put the value beside it.
+        return min(low, self.value), max(high, self.value)
 
 
 def ratio(trace: float, squared_norm: float) -> float:
@@ -129,6 +131,20 @@ class Sums:
         self._sums[group] += gradient
         self._squares[group] += np.dot(gradient, gradient)
         self.micro_batches += 1
+
+    def add_examples(self, gradient: np.ndarray, squares: np.ndarray) -> None:
+        """Add the mean gradient of some examples, of each of which |g|^2 is known; `size` is 1 then.
+
+        Args:
+            gradient: as a flat array.
+            squares: |g|^2 of each example; as many in each call.
+        """
+        if self._sums is None:
+            self._sums = np.zeros((GROUPS, gradient.size), "float32")
+        group = self.micro_batches // len(squares) % GROUPS
+        self._sums[group] += len(squares) * gradient
+        self._squares[group] += squares.sum(dtype="float64")
+        self.micro_batches += len(squares)
 
     def estimate(self) -> Estimate:
         """Return the estimates from all gradients so far, with a delete-one-group jackknife."""

@@ -27,6 +27,14 @@ def summed(examples, size, population=math.inf):
     return sums
 
 
+def alone(examples, batch, population=math.inf):
+    """Sums of the same examples where |g|^2 of each is known."""
+    sums = Sums(1, population)
+    for some in examples[: len(examples) // batch * batch].reshape(-1, batch, 50):
+        sums.add_examples(some.mean(0).astype("float32"), (some**2).sum(1))
+    return sums
+
+
 def trial(measure, seeds=SEEDS):
     """Return the share of intervals that cover the truth, and the bias of the median."""
     found = [measure(seed) for seed in range(seeds)]
@@ -63,6 +71,18 @@ def without_replacement(size, share, factor=True):
 @pytest.mark.parametrize(("size", "micro_batches"), [(1, 128), (4, 64), (4, 320), (16, 64)])
 def test_the_interval_covers_the_truth_and_the_median_has_no_bias(size, micro_batches):
     assert honest(*trial(endless(size, micro_batches)))
+
+
+def test_norms_of_single_examples_are_single_examples():
+    data = gradients(0, 1000)
+    together, one_by_one = alone(data[:640], 4, 1000).estimate(), summed(data[:640], 1, 1000).estimate()
+    assert together[:2] == pytest.approx(one_by_one[:2], rel=1e-5)
+
+    def measure(seed):
+        found = alone(gradients(seed, 512), 16).estimate()
+        return found.value, found.interval, TRUTH
+
+    assert honest(*trial(measure))
 
 
 @pytest.mark.parametrize(("size", "share"), [(2, 0.1), (4, 0.5), (8, 0.5), (4, 1.0), (8, 1.0)])

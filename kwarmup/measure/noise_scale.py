@@ -15,6 +15,7 @@ from kwarmup import gradient, private
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.gradient_batches import MicroBatches
 from kwarmup.noise import GROUPS, Estimate, Sums
+from kwarmup.per_example import watch
 from kwarmup.untouched import untouched
 
 #: How much more is measured between two looks at the interval: a look costs, and many looks deceive.
@@ -35,7 +36,7 @@ class NoiseScale:
         trace: tr(Sigma), the summed variance of the gradients of single examples.
         squared_norm: |G|^2 of the gradient without noise. An unbiased estimate, so it may be negative.
         examples: how many were measured.
-        micro_batch_size: how many shared a gradient.
+        micro_batch_size: how many shared a gradient; 1 where the norm of each one's own is known.
         converged: whether the interval is as narrow as was asked for.
         stopped: why the measurement ended, in words.
 
@@ -93,7 +94,9 @@ def noise_scale(
 
     Gradients of micro-batches are added up until the interval is narrow enough, and at most over one pass
     of the data. tr(Sigma) follows from their scatter, |G|^2 from their mean less the noise that is left in
-    it; both are free of bias whatever the micro-batch size.
+    it; both are free of bias whatever the micro-batch size. Where all trainable weights are those of `Dense`,
+    `Conv1D`, `Conv2D`, `LayerNormalization` or `BatchNormalization`, each used once, the norm of each example's own
+    gradient comes with the same backward pass, and tr(Sigma) is as exact as from single examples.
 
     The gradient is the one that moves the weights, of the loss with its regularisers. The loss must be a
     mean over examples, as Keras's are by default. Dropout and batch normalisation act as in training and add
@@ -106,8 +109,8 @@ def noise_scale(
         y: targets, with arrays only.
         sample_weight: weights, with arrays only; they count as in `fit`.
         precision: half the width of the 95 % interval, over the value, at which to stop.
-        micro_batch_size: examples that share a gradient; `None` for 32, or fewer where data is small. Small ones
-            measure tr(Sigma) more exactly, large ones go faster.
+        micro_batch_size: examples in a backward pass; `None` for 32, or fewer where data is small. Small ones
+            measure tr(Sigma) more exactly where they share a gradient, large ones go faster.
         max_examples: stop here in any case.
         training: whether layers act as in training.
         preconditioned: measure the gradient as Adam scales it, each entry over sqrt(v) + epsilon.
@@ -152,21 +155,22 @@ def noise_scale(
         of_batch = gradient.function(model, training)
 
         def measured(batch: Any) -> np.ndarray:
-            found = of_batch(batch) if scale is None else of_batch(batch) * scale
-            if not np.isfinite(found).all():
-                raise value_error(
-                    "model",
-                    Code("a gradient that is not finite"),
-                    "finite weights and data",
-                    "model.load_weights(...), from before it diverged",
-                )
-            return found
+            return _finite(of_batch(batch) if scale is None else of_batch(batch) * scale)
 
-        return _measure(data, measured, precision, max_examples)
+        mean = gradient.is_mean_of_examples(measured, data.first)
+        # Where each example counts by itself, the norm of its gradient may come for next to nothing.
+        watched = watch(model, data.first) if mean and scale is None else None
+        alone = None if watched is None else gradient.with_squares(model, training, watched)
+        return _measure(data, measured, alone, mean, precision, max_examples)
 
 
 def _measure(
-    data: MicroBatches, of_batch: Callable[[Any], np.ndarray], precision: float, max_examples: int
+    data: MicroBatches,
+    of_batch: Callable[[Any], np.ndarray],
+    alone: Callable[[Any], tuple[np.ndarray, np.ndarray]] | None,
+    mean: bool,
+    precision: float,
+    max_examples: int,
 ) -> NoiseScale:
     if max_examples < GROUPS * data.size:
         raise value_error(
@@ -175,8 +179,7 @@ def _measure(
             f"{GROUPS} micro-batches of {data.size} or more",
             "max_examples=100_000",
         )
-    sums, stopped, look = Sums(data.size), "", 0.0
-    mean = gradient.is_mean_of_examples(of_batch, data.first)
+    sums, stopped, look = Sums(data.size if alone is None else 1), "", 0.0
     if mean and data.in_memory:
         sums.population = data.examples
     batches = data.without_replacement() if mean else data.independent()
@@ -188,7 +191,11 @@ def _measure(
             stopped = "the data has ended"
             break
         for batch in gathered:
-            sums.add(of_batch(batch))
+            if alone is None:
+                sums.add(of_batch(batch))
+            else:
+                found, squares = alone(batch)
+                sums.add_examples(_finite(found), _finite(squares))
         if sums.micro_batches >= look:
             look = sums.micro_batches * _GROWTH
             if _width(sums.estimate()) <= precision:
@@ -197,22 +204,33 @@ def _measure(
             stopped = f"max_examples={max_examples} is reached"
     if not sums.micro_batches:
         raise data.too_few()
-    found = sums.estimate()
-    width = _width(found)
+    estimate = sums.estimate()
+    width = _width(estimate)
     if width <= precision:
         stopped = "the interval is narrow enough"
     elif not np.isfinite(width):
         stopped += ", and no gradient shows in the noise yet"
     return NoiseScale(
-        found.value,
-        found.interval,
-        found.trace,
-        found.squared_norm,
+        estimate.value,
+        estimate.interval,
+        estimate.trace,
+        estimate.squared_norm,
         sums.examples,
-        data.size,
+        sums.size,
         width <= precision,
         stopped,
     )
+
+
+def _finite(found: np.ndarray) -> np.ndarray:
+    if not np.isfinite(found).all():
+        raise value_error(
+            "model",
+            Code("a gradient that is not finite"),
+            "finite weights and data",
+            "model.load_weights(...), from before it diverged",
+        )
+    return found
 
 
 def _width(estimate: Estimate) -> float:

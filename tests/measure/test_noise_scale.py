@@ -20,8 +20,12 @@ LABELS = (X @ DRAW.normal(size=FEATURES) + DRAW.logistic(size=1200) > 0).astype(
 WEIGHTS = 0.5 * DRAW.normal(size=(FEATURES, 1)).astype("float32")
 
 
-def linear(loss="mse", optimizer=None, activation=None, **arguments):
-    dense = keras.layers.Dense(1, activation, use_bias=False, **arguments)
+class Sharing(keras.layers.Dense):
+    """A layer whose examples' own gradients nobody knows: those in a micro-batch share one."""
+
+
+def linear(loss="mse", optimizer=None, activation=None, layer=keras.layers.Dense, **arguments):
+    dense = layer(1, activation, use_bias=False, **arguments)
     model = keras.Sequential([keras.Input((FEATURES,)), dense])
     model.set_weights([WEIGHTS])
     model.compile(optimizer or keras.optimizers.SGD(0.1), loss)
@@ -60,13 +64,23 @@ def test_all_examples_one_by_one_give_the_exact_value():
     assert found.critical_batch_size == found.value
 
 
+def test_the_norms_of_dense_layers_give_the_exact_value_in_any_micro_batches():
+    found = noise_scale(logistic(), X, LABELS, micro_batch_size=15, precision=1e-9)
+    check(found, logistic_gradients())
+    assert found.micro_batch_size == 1 and found.converged
+    shared = noise_scale(logistic(layer=Sharing), X, LABELS, micro_batch_size=15, precision=1e-9)
+    assert shared.micro_batch_size == 15 and not shared.converged
+
+
 @pytest.mark.parametrize("size", [2, 15])
 def test_micro_batches_find_it_within_their_interval(size):
     trace, squared_norm = exact(logistic_gradients())
     covered = [
         low <= trace / squared_norm <= high
         for low, high in (
-            noise_scale(logistic(), X, LABELS, micro_batch_size=size, precision=0.3, seed=seed).interval
+            noise_scale(
+                logistic(layer=Sharing), X, LABELS, micro_batch_size=size, precision=0.3, seed=seed
+            ).interval
             for seed in range(8)
         )
     ]
@@ -81,12 +95,13 @@ def endless(seed, size=64):
         yield x, x.sum(1) + 2 * draw.normal(size=size)
 
 
-@pytest.mark.parametrize("size", [8, 32])
-def test_least_squares_on_gaussian_data_has_its_closed_form(size):
+@pytest.mark.parametrize(("size", "layer"), [(8, Sharing), (32, Sharing), (24, keras.layers.Dense)])
+def test_least_squares_on_gaussian_data_has_its_closed_form(size, layer):
     away = ((WEIGHTS[:, 0] - 1.0) ** 2).sum()
     # The gradient of (x w - y)^2 is 2 (x x' d - x e): E|g|^2 = 4 ((features + 2) |d|^2 + features Var e).
     trace, squared_norm = 4 * ((FEATURES + 1) * away + FEATURES * 4), 4 * away
-    found = noise_scale(linear(), endless(size), micro_batch_size=size, precision=0.1, max_examples=20_000)
+    model = linear(layer=layer)
+    found = noise_scale(model, endless(size), micro_batch_size=size, precision=0.1, max_examples=20_000)
     low, high = found.interval
     assert low <= trace / squared_norm <= high
     assert found.value == pytest.approx(trace / squared_norm, rel=0.2)
@@ -104,7 +119,7 @@ def test_the_value_does_not_depend_on_how_it_is_measured():
         noise_scale(logistic(optimizer=accumulating), X, LABELS, **ALL),
         noise_scale(logistic(), batches_of(batches), **ALL),
         noise_scale(logistic(), batches_of(batches), micro_batch_size=3, precision=1e-9),
-        noise_scale(logistic(), batches_of(rows), micro_batch_size=6, precision=1e-9),
+        noise_scale(logistic(layer=Sharing), batches_of(rows), micro_batch_size=6, precision=1e-9),
         noise_scale(logistic(), X, LABELS, micro_batch_size=25, precision=1e-9),
     ):
         assert found.examples >= 1150
@@ -236,7 +251,7 @@ def test_the_model_is_as_before(error):
 
 
 def test_it_says_when_it_could_not_get_there():
-    found = noise_scale(logistic(), X, LABELS, micro_batch_size=25, precision=1e-9)
+    found = noise_scale(logistic(layer=Sharing), X, LABELS, micro_batch_size=25, precision=1e-9)
     assert not found.converged and found.stopped == "the data has ended"
     found = noise_scale(logistic(), X, LABELS, precision=1e-9, max_examples=600)
     assert not found.converged and found.stopped == "max_examples=600 is reached" and found.examples <= 600

@@ -15,11 +15,13 @@ from .export import ExportError as ExportError
 from .export import export as export
 from .finite import LossNotFinite as LossNotFinite
 from .following import follow_noise as follow_noise
+from .footprint import MemoryUse as MemoryUse
 from .goodput import BestBatchSize as BestBatchSize
 from .goodput import best_batch_size as best_batch_size
 from .max_batch import MaxBatchSize as MaxBatchSize
 from .measure.find_lr import find_lr as find_lr
 from .measure.max_batch_size import max_batch_size as max_batch_size
+from .measure.memory_use import memory_use as memory_use
 from .measure.noise_scale import NoiseScale as NoiseScale
 from .measure.noise_scale import noise_scale as noise_scale
 from .measure.stable import largest_stable_lr as largest_stable_lr

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 
 from kwarmup.batches import is_dataset
+from kwarmup.errors import value_error
+from kwarmup.length import number
 from kwarmup.supply import Supply
 from kwarmup.trial import layout
 
@@ -38,6 +40,33 @@ class AsTrained:
         if is_dataset(x) or callable(x) or isinstance(x, keras.utils.PyDataset):
             return None
         return len(keras.tree.flatten(x)[0])
+
+    def sizes(self, batch_sizes: Sequence[int] | None, least: int, most: int, write: str) -> list[int]:
+        """Return batch sizes as they were asked for, from small to large; without any, powers of two.
+
+        Args:
+            batch_sizes: what the user gave.
+            least: the smallest of these.
+            most: the largest.
+            write: the line for the error.
+
+        Raises:
+            ValueError: if there are none, or one does not divide.
+        """
+        multiple = self.multiple
+        if batch_sizes is None:
+            powers, end = (
+                [multiple * 2**k for k in range(most.bit_length())],
+                min(most, self.examples or most),
+            )
+            return [size for size in powers if least <= size <= end] or [multiple]
+        for size in batch_sizes:
+            if not isinstance(number("batch_sizes", size, write), int) or size < 1 or size % multiple:
+                expected = "whole numbers, 1 or more" if multiple == 1 else f"multiples of {multiple}"
+                raise value_error("batch_sizes", size, expected, write)
+        if not len(batch_sizes):
+            raise value_error("batch_sizes", list(batch_sizes), "one batch size or more", write)
+        return sorted(set(batch_sizes))
 
     def first(self) -> Any:
         """Return a few examples, to build the model with."""

@@ -20,11 +20,12 @@ PACKAGE = Path(kwarmup.__file__).parent
 # A file, or a folder with all files in it. A new file belongs into this table.
 TABLE = """
 0 errors length shapes
-1 capacity clock curve descent following goodput growth layout max_batch noise pieces places process_memory profile
-1 recipes/ sizes speed step_time tradeoff verbs
-2 applied as_trained batches checkpoint device_memory execution finite fit gained gradient gradient_batches guard
-2 identity memory micro_batches/ noise_growth noise_scale_monitor optimizers/ parts peaks pipeline plan plateau plot
-2 plot_sweep private replan resume scaled schedule sources state supply sweep trial untouched
+1 capacity clock curve descent following footprint goodput growth layout max_batch noise pieces places process_memory
+1 profile recipes/ sizes speed step_time tradeoff verbs
+2 applied as_trained batch_trials batches checkpoint device_memory execution finite fit gained gradient
+2 gradient_batches guard identity memory micro_batches/ noise_growth noise_scale_monitor optimizers/ parts peaks
+2 per_example pipeline plan plateau plot plot_sweep private replan resume scaled schedule sources state supply sweep
+2 trial untouched
 3 callbacks/ export measure/
 4 studies/
 5 __init__ __main__ cli/

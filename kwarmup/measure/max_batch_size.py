@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from typing import Any
 
 import keras
 
-from kwarmup import private, state
+from kwarmup import private
 from kwarmup.as_trained import AsTrained
+from kwarmup.batch_trials import BatchTrials
 from kwarmup.capacity import BatchTrial, find_largest
-from kwarmup.device_memory import DeviceMemory, device_memory
+from kwarmup.device_memory import device_memory
 from kwarmup.errors import Code, value_error
 from kwarmup.length import number
 from kwarmup.max_batch import MaxBatchSize
-from kwarmup.memory import is_out_of_memory
 from kwarmup.trial import check, progress
 from kwarmup.untouched import untouched
 
 _WRITE = "max_batch_size(model, x, y, limit=4096)"
 #: Where data has no length.
 _MOST = 2**16
-#: Calls of the compiled function in a trial: what the first leaves behind is there beside the second.
-_EXECUTIONS = 2
 
 
 def max_batch_size(
@@ -91,11 +88,11 @@ def max_batch_size(
     interrupted = False
     try:
         with progress("max_batch_size", _about(most)) as advance, untouched(model):
-            search = _Search(training, device, total if counted else None)
+            sizes = BatchTrials(training, device, total if counted else None)
 
             def try_out(batch_size: int) -> BatchTrial:
                 advance(len(trials))
-                return search.try_out(batch_size)
+                return sizes.try_out(batch_size)
 
             find_largest(
                 try_out, trials, multiple=training.multiple, limit=most, base=device.held, memory=total,
@@ -109,34 +106,6 @@ def max_batch_size(
     if value is None:
         raise _nothing_fits(trials[0], total if counted else None)
     return MaxBatchSize(value, tuple(trials), most, total, counted, interrupted)
-
-
-class _Search:
-    def __init__(self, training: AsTrained, device: DeviceMemory, allowed: int | None):
-        self.training, self.device, self.allowed = training, device, allowed
-        self._variables = state.variables(training.model)
-        self._before = state.take(self._variables)
-
-    def try_out(self, batch_size: int) -> BatchTrial:
-        gc.collect()
-        self.device.begin()
-        if not self._trains(batch_size):
-            # JAX has given the variables' memory away to the step that failed.
-            state.put(self._variables, self._before)
-            return BatchTrial(batch_size, False)
-        peak = self.device.peak()
-        fits = peak is None or self.allowed is None or peak <= self.allowed
-        return BatchTrial(batch_size, fits, peak)
-
-    def _trains(self, batch_size: int) -> bool:
-        # A function of its own: behind it the error is gone, and with it the tensors of the frames it holds.
-        try:
-            self.training.run(batch_size, _EXECUTIONS)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        return True
 
 
 def _limit(limit: int | None, training: AsTrained) -> int:

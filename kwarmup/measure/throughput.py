@@ -75,7 +75,7 @@ def throughput(
         raise value_error("repeats", repeats, "a whole number, 1 or more", _WRITE)
     training = AsTrained("throughput", model, (x, y, sample_weight), seed)
     first = training.first()
-    sizes, session = _sizes(batch_sizes, training), _Session(training)
+    sizes, session = training.sizes(batch_sizes, _FIRST, _MOST, _WRITE), _Session(training)
     private.build(model, first)
     rows: list[dict[int, float]] = []
     interrupted = False
@@ -160,17 +160,3 @@ class _Watch(keras.callbacks.Callback):
         now = time.perf_counter()
         self.laps.append(now - self._before)
         self._before = now
-
-
-def _sizes(batch_sizes: Sequence[int] | None, training: AsTrained) -> list[int]:
-    multiple, most = training.multiple, training.examples
-    if batch_sizes is None:
-        found = [multiple * 2**k for k in range(13)]
-        return [size for size in found if _FIRST <= size <= min(_MOST, most or _MOST)] or [multiple]
-    for size in batch_sizes:
-        if not isinstance(number("batch_sizes", size, _WRITE), int) or size < 1 or size % multiple:
-            expected = "whole numbers, 1 or more" if multiple == 1 else f"multiples of {multiple}"
-            raise value_error("batch_sizes", size, expected, _WRITE)
-    if not len(batch_sizes):
-        raise value_error("batch_sizes", list(batch_sizes), "one batch size or more", _WRITE)
-    return sorted(set(batch_sizes))

@@ -16,9 +16,12 @@ from typing import Any
 
 import keras
 
+from kwarmup.device_memory import device_memory
 from kwarmup.errors import Code, type_error, value_error
+from kwarmup.footprint import MemoryUse
 from kwarmup.length import number
 from kwarmup.measure.find_lr import find_lr
+from kwarmup.measure.memory_use import memory_use
 from kwarmup.measure.noise_scale import noise_scale
 from kwarmup.measure.stable import largest_stable_lr
 from kwarmup.measure.throughput import throughput
@@ -72,10 +75,10 @@ def study(
 ) -> Study:
     """Measure what the batch size does to the training of a model: speed, noise, updates to a target, quality.
 
-    First the seconds of an update at each batch size, then a range test and the largest stable learning rate
-    at a small one, then short trainings at every batch size from several seeds: with warmup and a decay at
-    the end, the peak moved from the reference by the scaling rule of the optimizer. Along the first of them
-    the noise scale is measured. All have the same examples, so that large batches make fewer updates; how
+    First the seconds and the memory of an update at each batch size, then a range test and the largest stable
+    learning rate at a small one, then short trainings at every batch size from several seeds: with warmup and a
+    decay at the end, the peak moved from the reference by the scaling rule of the optimizer. Along the first of
+    them the noise scale is measured. All have the same examples, so that large batches make fewer updates; how
     many each needs to the same value of the metric is what counts.
 
     Ctrl-C, or the end of the budget, ends the study and keeps what was measured; `missing` says what is not. Before the
@@ -237,6 +240,7 @@ class _Session:
             expected = f"two that fit into memory, as {speed.batch_sizes[0]} does"
             raise value_error("batch_sizes", list(self.batch_sizes), expected, _WRITE)
         self.reference = _reference(speed.batch_sizes)
+        memory = self._memory(model, speed.batch_sizes)
         sweep = find_lr(
             model, self.data.x, self.data.y, batch_size=self.reference, repeats=_REPEATS, high=10.0, low=1e-6
         )
@@ -260,9 +264,17 @@ class _Session:
             monitor=self.data.monitor, sign=self.data.sign, target=self.target, own_peaks=self.own_peaks,
         )  # fmt: skip
         self.study = Study(
-            settings, facts, throughput=speed, sweep=sweep, pilots=tuple(pilots), stable=stable
+            settings, facts, throughput=speed, memory=memory, sweep=sweep, pilots=tuple(pilots), stable=stable
         )
         return self._keep()
+
+    def _memory(self, model: keras.Model, batch_sizes: Sequence[int]) -> MemoryUse | None:
+        if device_memory(model) is None:
+            return None
+        memory = memory_use(model, self.data.x, self.data.y, batch_sizes=batch_sizes)
+        if memory.interrupted:
+            raise KeyboardInterrupt
+        return memory
 
     def _check_same(self, found: Study, facts: dict[str, Any]) -> None:
         asked = {
@@ -442,6 +454,8 @@ class _Session:
     def _not_found(self) -> list[str]:
         assert self.study is not None and self.study.sweep is not None
         found = []
+        if self.study.memory is None:
+            found.append("Memory: neither the device nor this system tells what is held.")
         if self.study.stable is None:
             found.append(
                 "The largest stable learning rate: a first update made the loss smaller at all, or at none."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 import numpy as np
 
 from kwarmup.errors import Code, value_error
+from kwarmup.footprint import MemoryUse
 from kwarmup.measure.noise_scale import NoiseScale
 from kwarmup.peaks import WarmupGain
 from kwarmup.speed import Throughput
@@ -62,6 +63,7 @@ class Study:
         settings: what was asked for, and what was decided from it.
         facts: machine, versions, model and data, in words and numbers.
         throughput: seconds of an update at each batch size.
+        memory: bytes held at the peak of an update at each batch size; `None` where nobody tells.
         sweep: the range test at the reference batch size.
         pilots: peaks that were tried at the reference batch size, and the validation loss that each came to.
         stable: up to where a first update at the reference batch size makes the loss smaller.
@@ -87,6 +89,7 @@ class Study:
     settings: Settings
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     throughput: Throughput | None = None
+    memory: MemoryUse | None = None
     sweep: Sweep | None = None
     pilots: tuple[tuple[float, float], ...] = ()
     stable: Suggestion | None = None
@@ -222,6 +225,7 @@ class Study:
             "settings": dataclasses.asdict(self.settings),
             "facts": self.facts,
             "throughput": _dict(self.throughput),
+            "memory": _dict(self.memory),
             "sweep": _dict(self.sweep),
             "pilots": [list(pilot) for pilot in self.pilots],
             "stable": None if self.stable is None else dataclasses.asdict(self.stable),
@@ -250,6 +254,7 @@ class Study:
             settings=Settings(**data["settings"]),
             facts=facts,
             throughput=data["throughput"] and Throughput.from_dict(data["throughput"]),
+            memory=data["memory"] and MemoryUse.from_dict(data["memory"]),
             sweep=data["sweep"] and Sweep.from_dict(data["sweep"]),
             pilots=tuple((peak, loss) for peak, loss in data["pilots"]),
             stable=data["stable"] and Suggestion(**data["stable"]),

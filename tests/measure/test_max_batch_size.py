@@ -173,7 +173,7 @@ def test_data_without_a_length(monkeypatch):
 
 
 def test_ctrl_c_keeps_what_was_found(monkeypatch):
-    real, calls = module._Search.try_out, []
+    real, calls = module.BatchTrials.try_out, []
 
     def try_out(self, size):
         calls.append(size)
@@ -181,7 +181,7 @@ def test_ctrl_c_keeps_what_was_found(monkeypatch):
             raise KeyboardInterrupt
         return real(self, size)
 
-    monkeypatch.setattr(module._Search, "try_out", try_out)
+    monkeypatch.setattr(module.BatchTrials, "try_out", try_out)
     model = network()
     model.fit(X[:64], Y[:64], verbose=0)
     before = values(model)

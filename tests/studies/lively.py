@@ -3,6 +3,7 @@
 import numpy as np
 
 from kwarmup.descent import divergence
+from kwarmup.footprint import MemoryUse
 from kwarmup.measure.noise_scale import NoiseScale
 from kwarmup.peaks import WarmupGain
 from kwarmup.speed import Throughput
@@ -46,6 +47,12 @@ def throughput(sizes=SIZES, repeats=3, scatter=0.03, **changes):
     random = np.random.default_rng(0)
     rows = [[seconds(size) * np.exp(scatter * random.normal()) for size in sizes] for _ in range(repeats)]
     return Throughput(sizes, rows, [0.4] * len(sizes), **changes)
+
+
+def memory(sizes=SIZES):
+    return MemoryUse(
+        sizes, [round(5e8 + 2e6 + 7e4 * size**1.05) for size in sizes], 500_000_000, 12_000_000_000
+    )
 
 
 def scale(value, width=1.25, converged=True):
@@ -113,7 +120,7 @@ def study(sizes=SIZES, seeds=3, scatter=0.05, **changes):
     ]
     values = {
         "settings": settings(batch_sizes=sizes, seeds=seeds), "facts": FACTS, "throughput": throughput(sizes),
-        "sweep": sweep(), "stable": Suggestion(0.31, 0.28, 0.36, 0.75, "stable"),
+        "memory": memory(sizes), "sweep": sweep(), "stable": Suggestion(0.31, 0.28, 0.36, 0.75, "stable"),
         "pilots": ((0.025, 0.61), (0.1, 0.42), (0.4, 0.55)), "noise": noise(), "runs": runs,
         "gain": None, "seconds": 171.3,
     }  # fmt: skip

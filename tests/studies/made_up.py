@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kwarmup import NoiseScale, Study, Sweep, Throughput
+from kwarmup import MemoryUse, NoiseScale, Study, Sweep, Throughput
 from kwarmup.studies.result import Noise
 from kwarmup.studies.run import Run
 from kwarmup.studies.settings import Settings
@@ -40,6 +40,11 @@ def run(
 
 def noise(value):
     return NoiseScale(value, (0.8 * value, 1.25 * value), 1.0, 1 / value, 1000, 32, True, "narrow enough")
+
+
+def memory(per_example=5e4, sizes=SIZES):
+    peaks = [round(4e8 + 3e6 + per_example * size) for size in sizes]
+    return MemoryUse(sizes, peaks, held=400_000_000, memory=1_400_000_000)
 
 
 def study(runs=None, sizes=SIZES, scales=(400.0, 400.0, 400.0), **changes):

@@ -13,7 +13,7 @@ from kwarmup.studies import effects
 from kwarmup.studies.effects import EFFECTS
 from kwarmup.studies.effects.generalisation import finding_generalisation, notes_generalisation
 from kwarmup.studies.effects.learning_rate import finding_learning_rate
-from kwarmup.studies.effects.memory import finding_memory
+from kwarmup.studies.effects.memory import draw_memory, finding_memory, notes_memory
 from kwarmup.studies.effects.noise import fastest, finding_noise, notes_noise
 from kwarmup.studies.effects.optimisation import (
     critical,
@@ -26,7 +26,8 @@ from kwarmup.studies.effects.speed import draw_speed, finding_speed, notes_speed
 from kwarmup.studies.effects.warmup import finding_warmup
 
 NOTHING = {
-    "runs": (), "throughput": None, "sweep": None, "stable": None, "noise": (), "pilots": (), "facts": {},
+    "runs": (), "throughput": None, "memory": None, "sweep": None, "stable": None, "noise": (), "pilots": (),
+    "facts": {},
 }  # fmt: skip
 
 
@@ -77,7 +78,28 @@ def test_a_line_that_is_far_off_is_not_trusted():
 def test_memory_says_what_did_not_fit():
     lost = dataclasses.replace(lively.throughput((8, 16)), out_of_memory=(32,))
     said("Batch size 32 does not fit.*; 16 does", finding_memory(made_up.study(throughput=lost)))
-    said("up to 512 fit into memory; how much.*not measured", finding_memory(made_up.study()))
+    said(
+        "Batch size 32 does not fit", finding_memory(made_up.study(throughput=lost, memory=made_up.memory()))
+    )
+    said("was not measured", finding_memory(made_up.study()))
+
+
+def test_memory_is_told_where_there_is_any_to_tell():
+    # 3 MB and 50 kB for each example: 3.8 MB at 16, 28.6 MB at 512; 1 GB is left, which 19,940 would fill.
+    study = made_up.study(memory=made_up.memory())
+    said(
+        "takes 3.8 MB of memory at batch size 16 and 28.6 MB at 512, some 50 kB for each example more",
+        finding_memory(study),
+    )
+    said(
+        "beside the 400 MB .*off a straight line by up to 0 %.*some 20,000 would fill the 1 GB",
+        " ".join(notes_memory(study)),
+    )
+    assert len(draw_memory(study).axes[0].lines) == 2
+    few = made_up.study(memory=made_up.memory(per_example=1e3))
+    said("too little to tell them apart", finding_memory(few))
+    assert len(notes_memory(few)) == 1 and len(draw_memory(few).axes[0].lines) == 1
+    assert notes_memory(made_up.study()) == [] and draw_memory(made_up.study()) is None
 
 
 # Optimisation

@@ -101,7 +101,7 @@ def test_every_effect_has_its_picture_with_a_title(full):
     pictures = [one for one in found.all("svg") if one.get("role") == "img"]
     names = [effect.name for effect in EFFECTS if effect.picture]
     assert [one["aria-labelledby"] for one in pictures] == [f"{name}-title" for name in names]
-    assert len(names) == 6
+    assert len(names) == 7
     for effect in EFFECTS:
         assert not effect.picture or effect.picture in found.text
 

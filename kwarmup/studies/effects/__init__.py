@@ -52,7 +52,10 @@ EFFECTS = (
         "speed", "Speed", finding_speed, notes_speed, draw_speed,
         "Examples per second against batch size: every repeat as a point, medians as a line, the fit dashed.",
     ),
-    Effect("memory", "Memory", finding_memory, notes_memory, draw_memory, ""),
+    Effect(
+        "memory", "Memory", finding_memory, notes_memory, draw_memory,
+        "Memory of an update against batch size: measured points, and a straight line through them dashed.",
+    ),
     Effect(
         "optimisation", "Optimisation", finding_optimisation, notes_optimisation, draw_optimisation,
         "Updates, examples and seconds to the target against batch size: every seed as a point, medians as a line, "

@@ -43,10 +43,56 @@ def run(tmp_path_factory):
     return once
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_it_runs(run, path):
-    _, printed = run(path)
-    assert printed.strip()
+each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+
+
+def ends_in(folder: Path, printed: str) -> set[str]:
+    """Return what a program has left for the eye: a picture with a line in it, a table of three rows or more."""
+    found = set()
+    if any(len(curve(picture)) > 10 for picture in folder.glob("*.svg")):
+        found.add("picture")
+    # Rows that are broken into as many cells, one under another.
+    cells = [len(re.split(r"\s{2,}", line.strip())) for line in printed.splitlines()]
+    if any(cells[i] == cells[i + 1] == cells[i + 2] > 1 for i in range(len(cells) - 2)):
+        found.add("table")
+    return found
+
+
+@each_example
+def test_it_runs_and_ends_in_a_picture_or_a_table(run, path):
+    assert ends_in(*run(path))
+
+
+def test_an_example_that_shows_nothing_would_be_found(tmp_path):
+    (tmp_path / "empty.svg").write_text('<svg><path d="M 0 0 L 1 1"/></svg>')
+    assert ends_in(tmp_path, "loss 0.1\naccuracy 0.9\ndone\n") == set()
+
+
+@each_example
+def test_it_is_short_and_says_how_to_run_it(path):
+    text = path.read_text()
+    assert len(text.splitlines()) < 60
+    assert f"\n    python examples/{path.name}\n" in text
+
+
+@pytest.mark.parametrize("name", ["batch_warmup", "the_article"])
+def test_a_batch_that_grows_takes_fewer_updates_and_learns(run, name):
+    """Its row beside that of the small batch: the first and the last of the table."""
+    folder, printed = run(ROOT / "examples" / f"{name}.py")
+    rows = re.findall(r"([\d,]+)(?: +0\.\d+)? +(0\.\d{3})$", printed, re.M)
+    updates, accuracy = [int(row[0].replace(",", "")) for row in rows], [float(row[1]) for row in rows]
+    assert updates[0] > 4 * updates[-1] and accuracy[0] > 0.95 and accuracy[-1] > 0.95
+    # One panel for the learning rate, one for the batch size.
+    assert {"learning rate", "batch size"} <= set(
+        re.findall(r">([^<]+)</text>", (folder / f"{name}.svg").read_text())
+    )
+
+
+def test_a_study_gives_its_reasons_and_its_plan_trains(run):
+    folder, printed = run(ROOT / "examples" / "from_study_to_plan.py")
+    assert "For the goal 'time':" in printed and "\nPlan(learning_rate=" in printed
+    assert float(re.findall(r"validation accuracy (\S+),", printed)[-1]) > 0.9
+    assert {"study.html", "study.json", "plan.svg"} <= {path.name for path in folder.iterdir()}
 
 
 def test_quickstart_learns_the_digits(run):

@@ -12,10 +12,7 @@ import pytest
 import kwarmup
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    ROOT / name
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/api.md", "docs/benchmarks.md")
-]
+PAGES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 
 
 def blocks(page: str, language: str) -> list[tuple[int, str]]:
@@ -32,7 +29,7 @@ def first_screen_faults(page: str) -> list[str]:
     prose = [line for line in screen.splitlines()[1:] if line[:1].isalpha()]
     wanted = {
         "a title": screen.startswith("# "),
-        "a sentence": bool(prose) and prose[0].endswith("."),
+        "a sentence": bool(prose) and prose[0].endswith((".", "。")),
         "six lines of Python": len(lines) == 6,
         "a picture": bool(re.search(r"^!\[.+\]\(.+\)$", screen, re.M)),
         "two commands": len(re.findall(r"^python3 -m venv ", screen, re.M)) == 2,
@@ -40,11 +37,12 @@ def first_screen_faults(page: str) -> list[str]:
     return [what for what, is_there in wanted.items() if not is_there]
 
 
-README = (ROOT / "README.md").read_text()
+README, CHINESE = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
 
 
-def test_the_first_screen():
-    assert first_screen_faults(README) == []
+@pytest.mark.parametrize("page", [README, CHINESE], ids=["English", "Chinese"])
+def test_the_first_screen(page):
+    assert first_screen_faults(page) == []
 
 
 @pytest.mark.parametrize(
@@ -72,13 +70,62 @@ def dead_links(page: str, folder: Path) -> list[str]:
     return [target for target in targets if target and "://" not in target and not (folder / target).exists()]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     assert dead_links(page.read_text(), page.parent) == []
 
 
 def test_a_dead_link_is_found():
     assert dead_links("[a](tests/test_docs.py) ![b](nowhere.png)", ROOT) == ["nowhere.png"]
+
+
+def differences(page: str, translation: str) -> list[str]:
+    """Return where a translation does not say what the page says, as far as a machine can tell."""
+    found = []
+    for language in ("python", "bash"):
+        ours, theirs = ([code for _, code in blocks(text, language)] for text in (page, translation))
+        for i, code in enumerate(ours):
+            if code not in theirs:
+                found.append(f"{language} block {i + 1} is not in the translation:\n{code}")
+        if len(theirs) != len(ours):
+            found.append(f"{len(ours)} {language} blocks, {len(theirs)} in the translation")
+    sections = [re.split(r"^## .*\n", text, flags=re.M) for text in (page, translation)]
+    if len(sections[0]) != len(sections[1]):
+        found.append(f"{len(sections[0])} sections, {len(sections[1])} in the translation")
+    for i, (ours, theirs) in enumerate(zip(*sections, strict=False)):
+        words, translated = set(re.findall(r"`([^`\n]+)`", ours)), set(re.findall(r"`([^`\n]+)`", theirs))
+        found += [
+            f"section {i}: `{word}` stands in one of the two only" for word in sorted(words ^ translated)
+        ]
+        lengths = [len(re.findall(r"^(?:\||- )", text, re.M)) for text in (ours, theirs)]
+        if lengths[0] != lengths[1]:
+            found.append(f"section {i}: {lengths[0]} rows and points, {lengths[1]} in the translation")
+    return found
+
+
+def test_the_chinese_readme_says_the_same():
+    """Whoever changes one README changes the other: the same blocks, the same names section by section."""
+    assert differences(README, CHINESE) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "put", "said"),
+    [
+        (r"epochs=20", "epochs=21", "python block 1 is not"),
+        (r"^```bash\n(.*?)^```\n", "", "2 bash blocks, 1 in"),
+        (r"^## ", "### ", "sections"),
+        (r"`plan\.fit`", "`plan.train`", "`plan.fit` stands in one of the two only"),
+        (r"^\| `wsd`[^\n]*\n", "", "section 4: 9 rows and points, 8 in the translation"),
+    ],
+)
+def test_a_translation_that_lags_behind_is_found(pattern, put, said):
+    broken, count = re.subn(pattern, put, CHINESE, count=1, flags=re.M | re.S)
+    assert count == 1
+    assert said in "\n".join(differences(README, broken))
+
+
+def test_the_two_readmes_lead_to_each_other():
+    assert "(README.zh-CN.md)" in README[:200] and "(README.md)" in CHINESE[:200]
 
 
 def commands(readme: Path) -> subprocess.CompletedProcess[str]:
@@ -90,6 +137,7 @@ def commands(readme: Path) -> subprocess.CompletedProcess[str]:
 def test_ci_runs_the_commands_of_the_readme():
     found = commands(ROOT / "README.md")
     assert found.returncode == 0, found.stderr
+    assert commands(ROOT / "README.zh-CN.md").stdout == found.stdout
     train, tests = found.stdout.splitlines()
     assert train in README.splitlines() and train.endswith(".venv/bin/kwarmup train")
     assert tests in README.splitlines() and "[test]" in tests and tests.endswith("pytest -n 2")

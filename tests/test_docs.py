@@ -184,6 +184,18 @@ def test_every_python_block_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.examples
+@pytest.mark.parametrize("page", ["index.md"])
+def test_every_python_block_of_the_site_runs(tmp_path, monkeypatch, page):
+    """In order and in one namespace, which begins empty."""
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {}
+    found = blocks((ROOT / "docs" / page).read_text(), "python")
+    assert found
+    for line, code in found:
+        exec(compile("\n" * (line - 1) + code, page, "exec"), space)
+
+
+@pytest.mark.examples
 def test_every_kwarmup_command_of_the_readme_runs(tmp_path):
     lines = [line for _, code in blocks(README, "bash") for line in code.splitlines()]
     found = [shlex.split(line, comments=True) for line in lines if line.startswith("kwarmup ")]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from svg import curve
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -49,7 +50,7 @@ each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.n
 def ends_in(folder: Path, printed: str) -> set[str]:
     """Return what a program has left for the eye: a picture with a line in it, a table of three rows or more."""
     found = set()
-    if any(len(curve(picture)) > 10 for picture in folder.glob("*.svg")):
+    if any(len(curve(picture.read_text())) > 10 for picture in folder.glob("*.svg")):
         found.add("picture")
     # Rows that are broken into as many cells, one under another.
     cells = [len(re.split(r"\s{2,}", line.strip())) for line in printed.splitlines()]
@@ -101,15 +102,9 @@ def test_quickstart_learns_the_digits(run):
     assert accuracy >= 0.98
 
 
-def curve(picture: Path) -> np.ndarray:
-    """Return the corners of the longest line of an SVG file."""
-    paths = re.findall(r'<path d="([^"]+)"', picture.read_text())
-    return max((np.array(re.findall(r"[ML] (\S+) (\S+)", path), float) for path in paths), key=len)
-
-
 def off(drawn: Path, committed: Path) -> float:
     """Return how far one line is from the other, in points; they may have different corners."""
-    new, old = curve(drawn), curve(committed)
+    new, old = curve(drawn.read_text()), curve(committed.read_text())
     return float(np.abs(np.interp(old[:, 0], new[:, 0], new[:, 1]) - old[:, 1]).max())
 
 

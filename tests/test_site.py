@@ -40,7 +40,7 @@ def test_each_picture_has_words_and_a_line(pictures, page):
         assert len(words.split()) > 4
         (line,) = re.findall(r'<path d="[^"]+"[^>]*stroke: #1f6fb4[^>]*>', svg)
         height = curve(line)[:, 1]
-        assert height.max() - height.min() > 50
+        assert height.max() - height.min() > 20
 
 
 def test_the_gallery_has_every_recipe():

@@ -1,7 +1,7 @@
 """Pictures of the site, drawn while it is built: none is kept beside the text, and none can be older than the code.
 
 In a page, `<!-- picture: what it shows -->` behind a block of Python stands for the picture of its last line: a plan,
-or a profile over the page's `clock`. The words in it are the picture's text for those who do not see it.
+a profile over the page's `clock`, or a figure. The words in it are the picture's text for those who do not see it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 import kwarmup as kw
 from kwarmup.plot import plot_curve
@@ -34,7 +35,7 @@ def pictures(markdown: str, name: str) -> list[tuple[str, str, str]]:
     All blocks of a page run in one namespace, except a training.
 
     Raises:
-        ValueError: if a comment stands behind no block, or its last line is neither a plan nor a profile.
+        ValueError: if a comment stands behind no block, or its last line is no plan, profile or figure.
     """
     space: dict[str, Any] = {"kw": kw, "keras": keras, "np": np}
     found = []
@@ -42,11 +43,12 @@ def pictures(markdown: str, name: str) -> list[tuple[str, str, str]]:
         if match["words"] is None and "plan.fit" in match["code"]:
             continue  # a training is for the reader
         line = markdown[: match.start()].count("\n") + 2
-        value = evaluate("\n" * (line - 1) + match["code"], f"{name}.md", space)
+        with matplotlib.rc_context(fname=str(LOOKS)):
+            value = evaluate("\n" * (line - 1) + match["code"], f"{name}.md", space)
         if match["words"] is not None:
-            if not isinstance(value, kw.Plan | kw.Profile):
+            if not isinstance(value, kw.Plan | kw.Profile | Figure):
                 raise ValueError(
-                    f"{name}.md:{line}: a picture needs a plan or a profile in the last line, not {value!r}"
+                    f"{name}.md:{line}: a picture needs a plan, a profile or a figure in the last line, not {value!r}"
                 )
             found.append(
                 (f"pictures/{name}-{len(found) + 1}.svg", match["words"], draw(value, space.get("clock")))
@@ -71,9 +73,11 @@ def evaluate(code: str, path: str, space: dict[str, Any]) -> Any:
     return space["_last"]
 
 
-def draw(value: kw.Plan | kw.Profile, clock: kw.Clock | None) -> str:
+def draw(value: kw.Plan | kw.Profile | Figure, clock: kw.Clock | None) -> str:
     with matplotlib.rc_context(fname=str(LOOKS)):
-        if isinstance(value, kw.Plan):
+        if isinstance(value, Figure):
+            figure = value
+        elif isinstance(value, kw.Plan):
             figure = value.plot()
         else:
             curve = kw.Curve(value, clock)

@@ -1,7 +1,9 @@
 """Other libraries, as fixtures: skipped where they are missing, unless they are required."""
 
 import importlib
+import importlib.util
 import os
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -24,3 +26,14 @@ def torch() -> ModuleType:
 @pytest.fixture(scope="session")
 def optax() -> ModuleType:
     return _peer("optax")
+
+
+@pytest.fixture(scope="session")
+def peer() -> Callable[[str], None]:
+    """Skip, or fail, where a library is not installed; it is not imported as a whole."""
+
+    def there(name: str) -> None:
+        if importlib.util.find_spec(name) is None:
+            _peer(name)
+
+    return there

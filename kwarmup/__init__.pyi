@@ -18,6 +18,8 @@ from .following import follow_noise as follow_noise
 from .footprint import MemoryUse as MemoryUse
 from .goodput import BestBatchSize as BestBatchSize
 from .goodput import best_batch_size as best_batch_size
+from .load import ModelVersion as ModelVersion
+from .load import load as load
 from .max_batch import MaxBatchSize as MaxBatchSize
 from .measure.find_lr import find_lr as find_lr
 from .measure.max_batch_size import max_batch_size as max_batch_size

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import math
 import os
-import platform
-import shutil
-import subprocess
-import sys
-import tempfile
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +13,16 @@ import numpy as np
 
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.plan import Plan
+from kwarmup.private import build
+from kwarmup.saved_model import archive, documents, versions
+from kwarmup.saved_model.check import Expected, check
+from kwarmup.saved_model.rates import rate_of
+from kwarmup.saved_model.versions import ExportError
+
+__all__ = ["ExportError", "export"]
 
 _EXAMPLE = 'export(model, "saved_models/digits")'
-
-
-class ExportError(RuntimeError):
-    """A SavedModel that a fresh process cannot serve, or that gives other outputs than the model.
-
-    Example:
-
-    >>> from kwarmup import ExportError
-    >>> raise ExportError("The SavedModel gives other outputs than model.predict.")
-    Traceback (most recent call last):
-        ...
-    kwarmup.export.ExportError: The SavedModel gives other outputs than model.predict.
-    """
+SIGNATURES = "signatures.json"
 
 
 def export(
@@ -45,14 +32,30 @@ def export(
     history: keras.callbacks.History | Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     batch: Any = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    preprocess: Callable[[Any], Any] | None = None,
+    trainable: bool = False,
+    targets: Any = None,
 ) -> Path:
     """Write the next numbered version of a model, as TensorFlow Serving expects them, and check it.
 
-    A version `path/1`, `path/2`, … holds the SavedModel (endpoint `serve`, any batch size), the whole
-    model with its optimizer as `model.keras`, `versions.json`, and what was given of `plan.json`,
-    `history.json` and `metrics.json`. It is written beside its place and renamed, so no half-written
-    version ever stands under a number. Before that, a fresh process that has not imported kwarmup loads
-    the SavedModel and its outputs are compared with `model.predict`.
+    A version `path/1`, `path/2`, … is a SavedModel with the whole model beside it as `model.keras`. Its
+    endpoints take batches of any size, and need neither Keras nor kwarmup:
+
+    - `serve(inputs)`: the model's outputs;
+    - `classify(inputs)`, with `class_names`: the `class_name` of the largest output, and its `score`;
+    - `learning_rate(step)`, where there is a plan or the optimizer has a schedule: at updates of any shape;
+    - `train_step(inputs, targets)`, with `trainable`: one update by the model's own optimizer, which goes on
+      counting where it stood; returns loss and metrics of the batch, and the learning rate that was used.
+
+    In its assets are `provenance.json` and `versions.json`, what the model is and which packages it was made with,
+    and what was given of `plan.json`, `history.json`, `metrics.json` and `class_names.json`.
+
+    It is written beside its place and renamed, so no half-written version ever stands under a number. Before
+    that, a fresh process in which neither Keras nor kwarmup can be imported loads it; its outputs are compared
+    with `model.predict`, its learning rates with the plan's at a hundred updates, its endpoints are listed in
+    `signatures.json`, and `train_step` makes an update of its copy.
 
     Args:
         model: a Keras model that is built.
@@ -60,18 +63,25 @@ def export(
         plan: the plan that the model was trained by.
         history: what `fit` returned, or its lists by name.
         metrics: numbers by name; NaN and infinity become null.
-        batch: inputs for the check, as for `predict`; made up where the model tells its inputs and only
-            the batch size is open.
+        batch: inputs for the check, as for `predict`; with `preprocess`, as it takes them. Made up where the
+            model tells its inputs and only the batch size is open.
+        class_names: a name for each output of a model with one output for each class.
+        preprocess: a function of tensors or a Keras layer that makes the model's inputs of raw ones; it becomes
+            a part of `serve`, not of `train_step`.
+        trainable: whether training can go on from the SavedModel; needs `targets`.
+        targets: targets for a batch, as for `fit`; their shape and type become those of `train_step`.
 
     Returns:
         The folder of the new version.
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if the backend is not TensorFlow, the model is not built, there is a file at
-            `path`, no batch can be made up, or the plan has a shape that cannot be written.
-        ExportError: if the SavedModel cannot be loaded or gives other outputs; the older versions
+        ValueError: if the backend is not TensorFlow, the model is not built, there is a file at `path`, no
+            batch can be made up, the plan has a shape that cannot be written, the number of class names is
+            not that of the outputs, or the model cannot train.
+        ExportError: if the SavedModel cannot be loaded or answers other than the model; the older versions
             stay, and what was written is left in a folder that the message names.
+        OSError: if the disk is full or may not be written; the older versions stay.
 
     Example:
 
@@ -82,6 +92,52 @@ def export(
     >>> version.name, (version / "saved_model.pb").exists(), (version / "model.keras").exists()
     ('1', True, True)
     """
+    _refuse(model, trainable, targets)
+    if batch is None:
+        batch = _example_batch(model, preprocess is not None)
+    rate = rate_of(model, plan, trainable)
+    texts = documents.texts(
+        {
+            "plan": None if plan is None else plan.to_dict(),
+            "history": None if history is None else dict(getattr(history, "history", history)),
+            "metrics": None if metrics is None else dict(metrics),
+            "versions": documents.versions(),
+            "provenance": documents.provenance(model),
+            "class_names": None if class_names is None else list(class_names),
+        }
+    )
+    inputs = batch if preprocess is None else _inputs(preprocess, batch)
+    if trainable:
+        build(model, (inputs, targets))
+    with versions.unfinished(Path(path)) as folder:
+        model.save(folder / versions.MODEL)
+        outputs = model.predict(inputs, verbose=0)
+        _check_class_names(class_names, outputs)
+        endpoints = archive.write(
+            folder,
+            model,
+            texts,
+            rate=None if rate is None else rate.at,
+            raw=batch,
+            preprocess=preprocess,
+            class_names=class_names,
+            targets=targets if trainable else None,
+        )
+        expected = Expected(
+            batch,
+            outputs,
+            _tolerance(model),
+            endpoints,
+            steps=None if rate is None else rate.steps,
+            rates=None if rate is None else rate.expected,
+            targets=targets if trainable else None,
+        )
+        signatures = check(folder, expected)
+        (folder / SIGNATURES).write_text(json.dumps(signatures, indent=2) + "\n", encoding="utf-8")
+        return versions.number(folder)
+
+
+def _refuse(model: Any, trainable: bool, targets: Any) -> None:
     if keras.backend.backend() != "tensorflow":
         raise value_error(
             "model",
@@ -93,129 +149,40 @@ def export(
         raise type_error("model", model, "a Keras model", _EXAMPLE)
     if not model.built:
         raise value_error("model", Code(f"{model.name}, not built"), "a built model", "model.build(shape)")
-    batch = _example_batch(model) if batch is None else batch
-    documents = {"versions.json": versions()}
-    if plan is not None:
-        documents["plan.json"] = plan.to_dict()
-    if history is not None:
-        documents["history.json"] = dict(getattr(history, "history", history))
-    if metrics is not None:
-        documents["metrics.json"] = dict(metrics)
-    texts = {name: json.dumps(_plain(data), indent=2, allow_nan=False) for name, data in documents.items()}
-
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise value_error("path", str(path), "a folder, but there is a file of that name", _EXAMPLE)
-    path.mkdir(parents=True, exist_ok=True)
-    # Servers take only numbers for versions, so none looks into this folder.
-    folder = path / f"unfinished-{uuid.uuid4().hex[:8]}"
-    folder.mkdir()
-    try:
-        for name, text in texts.items():
-            (folder / name).write_text(text + "\n", encoding="utf-8")
-        model.save(folder / "model.keras")
-        model.export(folder, format="tf_saved_model", verbose=False)
-        check(folder, batch, model.predict(batch, verbose=0), _tolerance(model))
-        return _number(folder)
-    except ExportError:
-        raise  # The training is in there, and only there.
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that a model's outputs depend on."""
-    import tensorflow as tf
-
-    return {
-        "kwarmup": sys.modules["kwarmup"].__version__,
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def check(folder: Path, batch: Any, expected: Any, tolerance: float) -> None:
-    """Load a SavedModel in a fresh process and compare its outputs with the expected ones.
-
-    It is asked for the whole batch and for its first example, since a SavedModel may have frozen the
-    batch size that it was traced with.
-
-    Raises:
-        ExportError: if it cannot be loaded or called, or an output differs by more than `tolerance`
-            times the largest expected output.
-    """
-    inputs = [np.asarray(part) for part in keras.tree.flatten(batch)]
-    outputs = [np.asarray(part, "float64") for part in keras.tree.flatten(expected)]
-    left = f"The older versions are as they were; this one is left in {folder}, with model.keras in it."
-    with tempfile.TemporaryDirectory() as exchange:
-        np.savez(os.path.join(exchange, "inputs.npz"), *inputs)
-        run = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, str(folder.absolute()), exchange],
-            cwd=exchange,
-            # On the CPU: this process may hold all memory of the accelerators.
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
-            capture_output=True,
-            text=True,
-            errors="replace",
+    if not trainable:
+        return
+    if not model.compiled or model.optimizer is None:
+        raise value_error(
+            "model",
+            Code(f"{model.name}, not compiled"),
+            "a compiled model, so that it can train on",
+            "model.compile(SGD(plan.learning_rate), loss=...)",
         )
-        if run.returncode:
-            said = "\n".join(run.stderr.strip().splitlines()[-5:])
-            raise ExportError(f"The SavedModel cannot be served in a fresh process:\n{said}\n{left}")
-        with np.load(os.path.join(exchange, "outputs.npz")) as answers:
-            whole = [answers[f"whole_{i}"] for i in range(len(outputs))]
-            first = [answers[f"first_{i}"] for i in range(len(outputs))]
-    for output, answer in zip([*outputs, *(o[:1] for o in outputs)], [*whole, *first], strict=True):
-        finite = np.abs(output[np.isfinite(output)])
-        allowed = tolerance * max(1e-30, finite.max(initial=0.0))
-        if output.shape != answer.shape:
-            difference = f"shape {answer.shape} in place of {output.shape}"
-        elif np.allclose(answer, output, rtol=0, atol=allowed, equal_nan=True):
-            continue
-        else:
-            difference = f"largest difference {np.abs(answer - output).max():.3g}, allowed {allowed:.3g}"
-        raise ExportError(f"The SavedModel gives other outputs than model.predict: {difference}.\n{left}")
+    if targets is None:
+        raise value_error(
+            "targets",
+            None,
+            "a batch of targets, whose shape and type `train_step` will take",
+            "export(model, path, batch=x[:8], targets=y[:8], trainable=True)",
+        )
 
 
-def _answer(folder: str, exchange: str) -> None:
-    """What the fresh process runs: its source text is handed over, so that it need not import kwarmup."""
-    import os
-    import sys
-
-    import numpy as np
-    import tensorflow as tf
-
-    if "kwarmup" in sys.modules:
-        raise SystemExit("kwarmup was imported; the check would prove nothing")
-    loaded = tf.saved_model.load(folder)  # its variables live as long as it does
-    signature = loaded.serve.input_signature
-    specs = tf.nest.flatten(signature)
-    given = np.load(os.path.join(exchange, "inputs.npz"))
-    arrays = [given[f"arr_{i}"].astype(spec.dtype.as_numpy_dtype) for i, spec in enumerate(specs)]
-    answers = {}
-    for name, inputs in (("whole", arrays), ("first", [array[:1] for array in arrays])):
-        outputs = loaded.serve(*tf.nest.pack_sequence_as(signature, inputs))
-        for index, output in enumerate(tf.nest.flatten(outputs)):
-            answers[f"{name}_{index}"] = tf.cast(output, tf.float64).numpy()
-    np.savez(os.path.join(exchange, "outputs.npz"), **answers)
+def _check_class_names(class_names: Sequence[str] | None, outputs: Any) -> None:
+    if class_names is None:
+        return
+    shape = getattr(outputs, "shape", None)
+    if shape is None or len(shape) != 2 or shape[1] != len(class_names):
+        raise value_error(
+            "class_names",
+            Code(f"{len(class_names)} names, for outputs of the shape {shape or 'of several'}"),
+            "as many as the model has outputs, one for each class",
+            'export(model, path, class_names=["cat", "dog"])',
+        )
 
 
-_PROGRAM = f"{inspect.getsource(_answer)}\nimport sys\n_answer(*sys.argv[1:])\n"
-
-
-def _number(folder: Path) -> Path:
-    """Rename a finished folder to the number after the largest one beside it."""
-    while True:
-        taken = [int(entry.name) for entry in folder.parent.iterdir() if entry.name.isdecimal()]
-        place = folder.parent / str(max(taken, default=0) + 1)
-        try:
-            return folder.rename(place)
-        except OSError:
-            # Another process may have taken the number meanwhile; anything else is a real fault.
-            if not place.exists():
-                raise
+def _inputs(preprocess: Callable[[Any], Any], batch: Any) -> Any:
+    made = preprocess(keras.tree.map_structure(keras.ops.convert_to_tensor, batch))
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, made)
 
 
 def _tolerance(model: keras.Model) -> float:
@@ -226,12 +193,16 @@ def _tolerance(model: keras.Model) -> float:
     return 2e-2 if half or tf.config.list_physical_devices("GPU") else 1e-4
 
 
-def _example_batch(model: keras.Model) -> Any:
+def _example_batch(model: keras.Model, raw: bool) -> Any:
     inputs = model.inputs[0] if isinstance(model, keras.Sequential) else getattr(model, "input", None)
     shapes = [part.shape for part in keras.tree.flatten(inputs)] if inputs is not None else []
-    if not shapes or any(size is None for shape in shapes for size in shape[1:]):
+    if raw or not shapes or any(size is None for shape in shapes for size in shape[1:]):
         known = (
-            f"inputs of the shapes {shapes}" if shapes else "a model that does not say what its inputs are"
+            "raw inputs for preprocess"
+            if raw
+            else f"inputs of the shapes {shapes}"
+            if shapes
+            else "a model that does not say what its inputs are"
         )
         raise value_error(
             "batch",
@@ -246,16 +217,3 @@ def _example_batch(model: keras.Model) -> Any:
         return (values if "float" in part.dtype else values > 0.5).astype(part.dtype)
 
     return keras.tree.map_structure(fill, inputs)
-
-
-def _plain(value: Any) -> Any:
-    """Return numbers as JSON knows them; NaN and infinity become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

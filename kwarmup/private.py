@@ -160,3 +160,21 @@ def optimizer_like(optimizer: keras.optimizers.Optimizer, learning_rate: Any) ->
     exempt = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
     vars(fresh).update({name: vars(optimizer)[name] for name in exempt if name in vars(optimizer)})
     return fresh
+
+
+def input_signature(model: keras.Model) -> Any:
+    """Return the specs of a model's inputs, as `model.export` works them out.
+
+    `ExportArchive`, the public door to endpoints of one's own, wants to be told them.
+    """
+    from keras.src.export.export_utils import get_input_signature
+
+    return get_input_signature(model)
+
+
+def saved_by(archive: keras.export.ExportArchive) -> Any:
+    """Return the object that an `ExportArchive` saves, which `tf.saved_model.load` gives back.
+
+    The archive has methods for endpoints and variables; for assets it has none.
+    """
+    return archive._tf_trackable

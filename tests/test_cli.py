@@ -282,7 +282,7 @@ def test_a_run_that_was_stopped(tmp_path, plan):
 
 def test_the_newest_version_of_a_folder_of_runs(tmp_path, plan):
     for version in ("2", "10", "9"):
-        write_run(tmp_path / "digits" / version, plan.replace(epochs=int(version)))
+        write_run(tmp_path / "digits" / version / "assets", plan.replace(epochs=int(version)))
     (tmp_path / "digits" / "11").mkdir()
     assert "10 epochs of 1,000" in shown(str(tmp_path / "digits"))
     assert "9 epochs of 1,000" in shown(str(tmp_path / "digits" / "9"))

@@ -59,7 +59,7 @@ def test_it_prints_a_table_the_findings_and_a_plan(studied):
 def test_its_plan_is_trained_by(folder):
     result = CliRunner().invoke(main, ["train", *FLAT, "--plan", "study/study.json", "--epochs", "2"])
     assert result.exit_code == 0, result.output
-    plan = Plan.from_dict(json.loads(Path("saved_models/squares/1/plan.json").read_text()))
+    plan = Plan.from_dict(json.loads(Path("saved_models/squares/1/assets/plan.json").read_text()))
     assert plan == Study.load("study/study.json").recommend(epochs=2)
 
 
@@ -68,7 +68,7 @@ def test_a_plan_in_a_file_is_trained_by(folder):
     Path("plan.json").write_text(plan.to_json())
     result = CliRunner().invoke(main, ["train", *FLAT, "--plan", "plan.json", "--output", "by_file"])
     assert result.exit_code == 0, result.output
-    assert Plan.from_dict(json.loads(Path("by_file/1/plan.json").read_text())) == plan
+    assert Plan.from_dict(json.loads(Path("by_file/1/assets/plan.json").read_text())) == plan
 
 
 @pytest.mark.parametrize(

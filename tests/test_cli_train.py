@@ -27,8 +27,7 @@ from kwarmup.cli.interrupt import Interrupt
 COMMAND = [sys.executable, "-m", "kwarmup", "train"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(kwarmup.__file__).parents[1])}
 FILES = {
-    "saved_model.pb", "variables", "assets", "fingerprint.pb", "model.keras",
-    "plan.json", "history.json", "metrics.json", "versions.json", "training.png",
+    "saved_model.pb", "variables", "assets", "fingerprint.pb", "model.keras", "signatures.json", "training.png",
 }  # fmt: skip
 
 X = np.random.default_rng(0).random((40, 6, 6)).astype("float32")
@@ -95,7 +94,7 @@ FLAT = [*SQUARES, "--model", "my_networks:flat"]
 
 
 def read(version, name):
-    return json.loads((Path(version) / name).read_text())
+    return json.loads((Path(version) / "assets" / name).read_text())
 
 
 # The main job, as a user runs it

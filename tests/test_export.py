@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from kwarmup import Plan, cosine, warmup
+from kwarmup.saved_model import archive
+from kwarmup.saved_model import check as checking
+from kwarmup.saved_model.check import Expected
 
 exporting = importlib.import_module("kwarmup.export")  # `kwarmup.export` itself is the function
 export, ExportError = exporting.export, exporting.ExportError
@@ -27,7 +30,7 @@ def small_model():
 def unchecked(monkeypatch):
     """Leave out the fresh process, where a test is about something else: it takes seconds."""
     asked = []
-    monkeypatch.setattr(exporting, "check", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(exporting, "check", lambda *arguments: asked.append(arguments) or {})
     return asked
 
 
@@ -57,11 +60,19 @@ def test_a_trained_model_is_served_by_a_process_that_never_imported_kwarmup(tmp_
         f"x = np.load({str(tmp_path / 'x.npy')!r})\n"
         "np.save(sys.argv[1], model.serve(x).numpy())\n"
         "named = model.signatures['serving_default'](tf.constant(x[:1]))\n"
-        "print('kwarmup' in sys.modules, len(named))\n"
+        "steps = np.arange(12).reshape(3, 4)\n"
+        "np.save(sys.argv[2], model.learning_rate(steps).numpy())\n"
+        "plan = tf.io.read_file(model.plan.asset_path).numpy()\n"
+        "print('kwarmup' in sys.modules, len(named), float(model.learning_rate(4)), len(plan))\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "y.npy")]
+    command = [sys.executable, "-c", code, str(tmp_path / "y.npy"), str(tmp_path / "rates.npy")]
     run = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["False", "1"]
+    imported, outputs, rate, plan = run.stdout.split()
+    assert (imported, outputs) == ("False", "1")
+    assert float(rate) == pytest.approx(PLAN.curve(4), abs=1e-7)
+    assert int(plan) == (version / "assets" / "plan.json").stat().st_size
+    steps = np.arange(12).reshape(3, 4)
+    np.testing.assert_allclose(np.load(tmp_path / "rates.npy"), PLAN.curve(steps), atol=1e-7)
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model.predict(x[:7], verbose=0), atol=1e-6)
 
     again = keras.models.load_model(version / "model.keras")
@@ -69,17 +80,22 @@ def test_a_trained_model_is_served_by_a_process_that_never_imported_kwarmup(tmp_
     assert int(again.optimizer.iterations) == 6
     assert again.optimizer.get_config()["momentum"] == 0.9
 
-    assert Plan.from_json((version / "plan.json").read_text()) == PLAN
-    assert json.loads((version / "history.json").read_text()) == history.history
-    assert json.loads((version / "metrics.json").read_text()) == {"loss": 0.5, "bad": None, "ok": True}
-    assert json.loads((version / "versions.json").read_text())["keras"] == keras.__version__
+    assets = {path.stem: json.loads(path.read_text()) for path in (version / "assets").iterdir()}
+    assert Plan.from_dict(assets["plan"]) == PLAN
+    assert assets["history"] == history.history
+    assert assets["metrics"] == {"loss": 0.5, "bad": None, "ok": True}
+    assert assets["versions"]["keras"] == keras.__version__
+    about = assets["provenance"]
+    assert (about["optimizer"], about["updates"], about["weights"]) == ("SGD", 6, 26)
+    signatures = json.loads((version / "signatures.json").read_text())
+    assert set(signatures) == {"serve", "serving_default", "learning_rate"}
+    assert [tensor["shape"] for tensor in signatures["serve"]["inputs"].values()] == [[None, 3]]
 
 
 def test_what_is_not_given_is_not_written(tmp_path, unchecked):
     version = export(small_model(), tmp_path)
-    names = versions(version)
-    assert not {"plan.json", "history.json", "metrics.json"} & set(names)
-    assert {"saved_model.pb", "variables", "model.keras", "versions.json"} <= set(names)
+    assert versions(version / "assets") == ["provenance.json", "versions.json"]
+    assert {"saved_model.pb", "variables", "model.keras", "signatures.json"} <= set(versions(version))
 
 
 def test_a_version_can_be_read_by_those_who_may_read_its_folder(tmp_path, unchecked):
@@ -123,6 +139,7 @@ def test_a_number_that_another_process_took_meanwhile_is_left_to_it(tmp_path, mo
     def meanwhile(*_):
         (tmp_path / "1").mkdir()
         (tmp_path / "1" / "other").write_text("theirs")
+        return {}
 
     monkeypatch.setattr(exporting, "check", meanwhile)
     assert export(small_model(), tmp_path).name == "2"
@@ -188,13 +205,14 @@ def test_a_failing_check_leaves_the_older_versions_and_keeps_the_training(tmp_pa
         model.predict = lambda *a, **k: predict(*a, **k) + 1
         words = "The SavedModel gives other outputs than model.predict: largest difference 1, allowed"
     else:
-        write = keras.Model.export
+        write = archive.write
 
-        def damage(self, path, **arguments):
-            write(self, path, **arguments)
-            (Path(path) / "variables" / "variables.data-00000-of-00001").write_bytes(b"gone")
+        def damage(folder, *rest, **arguments):
+            names = write(folder, *rest, **arguments)
+            (folder / "variables" / "variables.data-00000-of-00001").write_bytes(b"gone")
+            return names
 
-        monkeypatch.setattr(keras.Model, "export", damage)
+        monkeypatch.setattr(archive, "write", damage)
         words = "The SavedModel cannot be served in a fresh process"
     with pytest.raises(ExportError) as caught:
         export(model, tmp_path)
@@ -220,31 +238,66 @@ CHECKED = [
 ]
 
 
+def answering(monkeypatch, signatures=("serve",), **arrays):
+    """Put answers in place of those of the fresh process."""
+
+    def answer(command, **_):
+        exchange = Path(command[-1])
+        np.savez(exchange / "answers.npz", **arrays)
+        (exchange / "signatures.json").write_text(json.dumps(dict.fromkeys(signatures)))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(checking.subprocess, "run", answer)
+
+
+def checked(words, folder, *expected, **more):
+    if words is None:
+        return checking.check(folder, Expected(*expected, **more))
+    with pytest.raises(ExportError) as caught:
+        checking.check(folder, Expected(*expected, **more))
+    assert words in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("expected", "answered", "words"), [row[1:] for row in CHECKED], ids=[r[0] for r in CHECKED]
 )
 def test_what_counts_as_the_same_outputs(tmp_path, monkeypatch, expected, answered, words):
-    def answer(command, **_):
-        np.savez(Path(command[-1]) / "outputs.npz", whole_0=answered, first_0=answered[:1])
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(exporting.subprocess, "run", answer)
-    if words is None:
-        exporting.check(tmp_path, np.ones((1, 3)), np.array(expected), 1e-4)
-    else:
-        with pytest.raises(ExportError) as caught:
-            exporting.check(tmp_path, np.ones((1, 3)), np.array(expected), 1e-4)
-        assert words in str(caught.value)
+    answering(monkeypatch, whole_0=answered, first_0=answered[:1])
+    checked(words, tmp_path, np.ones((1, 3)), np.array(expected), 1e-4)
 
 
 def test_the_first_example_alone_is_asked_for_too(tmp_path, monkeypatch):
-    def answer(command, **_):
-        np.savez(Path(command[-1]) / "outputs.npz", whole_0=[[1.0], [2.0]], first_0=[[5.0]])
-        return subprocess.CompletedProcess(command, 0)
+    answering(monkeypatch, whole_0=[[1.0], [2.0]], first_0=[[5.0]])
+    checked("largest difference 4", tmp_path, np.ones((2, 3)), np.array([[1.0], [2.0]]), 1e-4)
 
-    monkeypatch.setattr(exporting.subprocess, "run", answer)
-    with pytest.raises(ExportError, match="largest difference 4"):
-        exporting.check(tmp_path, np.ones((2, 3)), np.array([[1.0], [2.0]]), 1e-4)
+
+@pytest.mark.parametrize(
+    ("answered", "words"),
+    [
+        ([0.0, 0.05, 0.1], None),
+        ([0.0, 0.05 + 1e-8, 0.1], None),
+        ([0.0, 0.051, 0.1], "0.051 at update 20 in place of 0.05"),
+        ([0.0, np.nan, 0.1], "nan at update 20 in place of 0.05"),
+        ([0.1, 0.05, 0.0], "0.1 at update 10 in place of 0"),
+    ],
+)
+def test_what_counts_as_the_same_learning_rates(tmp_path, monkeypatch, answered, words):
+    answering(monkeypatch, whole_0=[[1.0]], first_0=[[1.0]], rates=answered)
+    words = words and f"another learning rate than the plan: {words}"
+    asked = {"steps": np.array([10, 20, 30]), "rates": np.array([0.0, 0.05, 0.1])}
+    checked(words, tmp_path, np.ones((1, 3)), np.ones((1, 1)), 1e-4, **asked)
+
+
+def test_every_endpoint_must_be_there(tmp_path, monkeypatch):
+    answering(monkeypatch, ["serve", "serving_default"], whole_0=[[1.0]], first_0=[[1.0]])
+    words = "lacks the signature classify; it has ['serve', 'serving_default']"
+    checked(words, tmp_path, np.ones((1, 3)), np.ones((1, 1)), 1e-4, ["serve", "classify"])
+
+
+def test_a_training_step_that_does_not_count_on_is_found(tmp_path, monkeypatch):
+    answering(monkeypatch, whole_0=[[1.0]], first_0=[[1.0]], updates=[7, 7])
+    words = "One call of train_step moved the SavedModel's count of updates from 7 to 7."
+    checked(words, tmp_path, np.ones((1, 3)), np.ones((1, 1)), 1e-4, targets=np.ones((1, 1)))
 
 
 # What is refused
@@ -287,7 +340,7 @@ def test_a_plan_that_cannot_be_written_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("moment", ["save", "export", "predict"])
+@pytest.mark.parametrize("moment", ["save", "predict", "export"])
 @pytest.mark.parametrize(
     "error", [OSError("No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"]
 )
@@ -297,7 +350,10 @@ def test_an_export_that_breaks_off_leaves_nothing(tmp_path, monkeypatch, moment,
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(keras.Model, moment, fail)
+    if moment == "export":
+        monkeypatch.setattr(archive, "write", fail)
+    else:
+        monkeypatch.setattr(keras.Model, moment, fail)
     with pytest.raises(type(error)):
         export(small_model(), tmp_path)
     assert versions(tmp_path) == ["1"]

@@ -24,9 +24,9 @@ TABLE = """
 1 profile recipes/ sizes speed step_time tradeoff verbs
 2 applied as_trained batch_trials batches checkpoint device_memory execution finite fit gained gradient
 2 gradient_batches guard identity memory micro_batches/ noise_growth noise_scale_monitor optimizers/ parts peaks
-2 per_example pipeline plan plateau plot plot_sweep private replan resume scaled schedule sources state supply sweep
-2 trial untouched
-3 callbacks/ export measure/
+2 per_example pipeline plan plateau plot plot_sweep private replan resume saved_model/ scaled schedule sources state
+2 supply sweep trial untouched
+3 callbacks/ export load measure/
 4 studies/
 5 __init__ __main__ cli/
 """

@@ -3,7 +3,7 @@
 import click
 
 import kwarmup
-from kwarmup.cli import find_lr, noise, show, study, train
+from kwarmup.cli import export, find_lr, noise, show, study, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -12,6 +12,7 @@ def main() -> None:
     """Which batch size and learning rate to use, and how both should move during training."""
 
 
+main.add_command(export.command, "export")
 main.add_command(find_lr.command, "find-lr")
 main.add_command(noise.command, "noise")
 main.add_command(show.command, "show")

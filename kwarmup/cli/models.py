@@ -51,7 +51,7 @@ def load(source: str | None, data: Data) -> keras.Model:
         return convolutional(_image_shape(data), _classes(data, "The built-in network", advice))
     path = Path(source)
     if path.suffix == ".keras":
-        model = _from_file(path)
+        model = from_file(path)
     elif ":" in source:
         model = call("--model", source)
         if not isinstance(model, keras.Model):
@@ -169,7 +169,12 @@ def _compiled_again(model: keras.Model, fresh: keras.optimizers.Optimizer) -> ke
     return model
 
 
-def _from_file(path: Path) -> keras.Model:
+def from_file(path: Path) -> keras.Model:
+    """Return the model in a `.keras` file.
+
+    Raises:
+        UserError: if there is none, or it cannot be loaded.
+    """
     if not path.exists():
         raise UserError(f"There is no file {path}.")
     try:

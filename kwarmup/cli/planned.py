@@ -31,13 +31,7 @@ def read(path: Path, examples: int, epochs: int | None) -> Plan:
     Raises:
         UserError: if it holds no plan, or one for other data.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--plan {path}: it cannot be read as JSON: {error}") from error
-    with warnings.catch_warnings(), user_error(f"--plan {path}: "):
-        warnings.simplefilter("ignore", PlanWarning)
-        plan = _from_study(data, epochs) if "runs" in data else _from_plan(data, epochs)
+    plan = file(path, epochs)
     if plan.clock.examples != examples:
         raise UserError(
             f"--plan {path} is for {plan.clock.examples:,} training examples, and the data has {examples:,}. "
@@ -45,6 +39,17 @@ def read(path: Path, examples: int, epochs: int | None) -> Plan:
             "kwarmup study."
         )
     return plan
+
+
+def file(path: Path, epochs: int | None = None) -> Plan:
+    """Return the plan in a file, whatever data it is for; see `read`."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--plan {path}: it cannot be read as JSON: {error}") from error
+    with warnings.catch_warnings(), user_error(f"--plan {path}: "):
+        warnings.simplefilter("ignore", PlanWarning)
+        return _from_study(data, epochs) if "runs" in data else _from_plan(data, epochs)
 
 
 def _from_study(data: dict[str, Any], epochs: int | None) -> Plan:

@@ -13,6 +13,7 @@ from typing import Any
 
 from kwarmup.cli import terminal
 from kwarmup.cli.errors import UserError, user_error
+from kwarmup.cli.exported import Exported
 from kwarmup.cli.expression import parse
 from kwarmup.cli.tensorflow import import_quietly
 from kwarmup.places import places
@@ -20,6 +21,7 @@ from kwarmup.plan import Plan, PlanWarning
 from kwarmup.profile import Profile
 
 _CLOCK = {"examples": "--examples", "epochs": "--epochs", "batch_size": "--batch-size"}
+_ASSETS, _SIGNATURES = "assets", "signatures.json"
 _OPTIONS = {**_CLOCK, "multiple_of": "--multiple-of", "scaling": "--scaling"}
 
 
@@ -81,7 +83,7 @@ class Subject:
             )
 
 
-def read(target: str, clock: dict[str, Any], steps: int | None) -> Subject:
+def read(target: str, clock: dict[str, Any], steps: int | None) -> Subject | Exported:
     """Return what a target names: an expression, a JSON file, or the folder of a run.
 
     Args:
@@ -150,26 +152,60 @@ def _profile(profile: Profile, clock: dict[str, Any], steps: int | None) -> Subj
     return Subject(plan, clocked=False, endless=endless)
 
 
-def _run(folder: Path, clock: dict[str, Any], steps: int | None) -> Subject:
-    """Return the run in a folder, or the newest of the versions in it."""
+def _run(folder: Path, clock: dict[str, Any], steps: int | None) -> Subject | Exported:
+    """Return the run in a folder; the newest of the versions in it, or the version that it is."""
     if not (folder / "plan.json").is_file():
-        versions = [
-            entry for entry in folder.iterdir() if entry.name.isdecimal() and (entry / "plan.json").is_file()
-        ]
-        if not versions:
+        found = _version(folder)
+        if found is None:
             raise UserError(
                 f"There is no plan.json in {folder}, nor in a version 1, 2, … of it: it is not a run."
             )
-        folder = max(versions, key=lambda entry: int(entry.name))
+        return _exported(found, clock, steps)
+    return _trained(folder, clock, steps)
+
+
+def _version(folder: Path) -> Path | None:
+    numbered = [entry for entry in folder.iterdir() if entry.name.isdecimal() and _is_version(entry)]
+    return max(numbered, key=lambda entry: int(entry.name), default=folder if _is_version(folder) else None)
+
+
+def _is_version(folder: Path) -> bool:
+    return (folder / "saved_model.pb").is_file() or (folder / _ASSETS / "plan.json").is_file()
+
+
+def _exported(folder: Path, clock: dict[str, Any], steps: int | None) -> Exported:
+    assets = folder / _ASSETS
+    if not (folder / _SIGNATURES).is_file() and not (assets / "plan.json").is_file():
+        raise UserError(
+            f"{folder} is a SavedModel from elsewhere: there is no {_SIGNATURES} in it, as `kwarmup export` writes."
+        )
+    run = _trained(assets, clock, steps) if (assets / "plan.json").is_file() else None
+    names: Any = _optional(assets / "class_names.json", [])
+    return Exported(
+        folder=folder,
+        run=run,
+        metrics=_optional(assets / "metrics.json"),
+        signatures=_optional(folder / _SIGNATURES),
+        provenance=_optional(assets / "provenance.json"),
+        packages=_optional(assets / "versions.json"),
+        class_names=names,
+    )
+
+
+def _trained(folder: Path, clock: dict[str, Any], steps: int | None) -> Subject:
     plan = _from_json(folder / "plan.json")
     if not isinstance(plan, Plan):
         raise UserError(f"{folder / 'plan.json'} is a profile, not a plan.")
     if clock or steps:
         return Subject(_changed(plan, clock, steps))
-    history, metrics = (
-        _data(folder / name) if (folder / name).is_file() else {} for name in ("history.json", "metrics.json")
-    )
+    history, metrics = _optional(folder / "history.json"), _optional(folder / "metrics.json")
     return Subject(plan, history=history if history.get("loss") else {}, metrics=metrics)
+
+
+def _optional(path: Path, otherwise: Any = None) -> Any:
+    """Return the data in a file that need not be there."""
+    empty: Any = {} if otherwise is None else otherwise
+    return _json(path, type(empty)) if path.is_file() else empty
 
 
 def _from_json(path: Path) -> Plan | Profile:
@@ -183,11 +219,15 @@ def _from_json(path: Path) -> Plan | Profile:
 
 
 def _data(path: Path) -> dict[str, Any]:
+    return _json(path, dict)
+
+
+def _json(path: Path, kind: type) -> Any:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict):
+    if not isinstance(data, kind):
         raise UserError(f"{path} holds no plan and no profile.")
     return data
 

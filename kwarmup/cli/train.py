@@ -130,8 +130,9 @@ def command(**options: Any) -> None:
     saved_models/digits/1:
       saved_model.pb, variables/  the SavedModel, for TensorFlow Serving and tf.saved_model.load
       model.keras                 the model with its optimizer, for keras.models.load_model
-      plan.json, history.json     the plan, and the metrics of each epoch
-      metrics.json, versions.json the last metrics, and the versions of the packages
+      assets/                     plan.json; history.json and metrics.json, of each epoch and at the end;
+                                  versions.json, of the packages
+      signatures.json             the endpoints, as the process saw them that checked it
       training.png                loss, learning rate, and batch size where it moves
     A version appears only once a fresh process has loaded it and given the same outputs.
 

@@ -109,6 +109,12 @@ def export(
     inputs = batch if preprocess is None else _inputs(preprocess, batch)
     if trainable:
         build(model, (inputs, targets))
+    elif (
+        isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer)
+        and not model.optimizer.built
+    ):
+        # As `fit` would begin: Keras cannot load what it saves of an optimizer without its variables.
+        model.optimizer.build(model.trainable_variables)
     with versions.unfinished(Path(path)) as folder:
         model.save(folder / versions.MODEL)
         outputs = model.predict(inputs, verbose=0)

@@ -100,7 +100,9 @@ def _model(path: Path) -> keras.Model:
     try:
         return keras.models.load_model(path)
     except Exception as error:  # Keras raises whatever a file or a layer raises.
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # Around the cause Keras puts what it was doing, with whole configs.
+        cause = str(error).split("Exception encountered: ")[-1].strip()
+        why = (cause.splitlines() or [type(error).__name__])[0]
         raise value_error(
             "path",
             Code(str(path)),

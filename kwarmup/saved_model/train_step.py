@@ -32,5 +32,8 @@ def add_train_step(archive: Any, model: keras.Model, signature: Sequence[Any]) -
         return {"learning_rate": used, **logs}
 
     archive.add_endpoint("train_step", train_step, signature)
-    archive.add_variable_collection("optimizer_variables", optimizer.variables)
-    saved_by(archive).iterations = optimizer.iterations.value
+    # TensorFlow's variables, not Keras's around them: a variable that is reached both ways is saved twice, and
+    # training would move only one of the two.
+    saved = saved_by(archive)
+    saved.optimizer_variables = [variable.value for variable in optimizer.variables]
+    saved.iterations = optimizer.iterations.value

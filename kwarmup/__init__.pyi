@@ -51,6 +51,12 @@ from .recipes import step_decay as step_decay
 from .recipes import untuned_warmup as untuned_warmup
 from .recipes import wsd as wsd
 from .schedule import Schedule as Schedule
+from .searches.budget import equal_examples as equal_examples
+from .searches.budget import equal_time as equal_time
+from .searches.budget import equal_updates as equal_updates
+from .searches.hypermodel import PlanHyperModel as PlanHyperModel
+from .searches.result import SearchResult as SearchResult
+from .searches.search import search as search
 from .speed import Throughput as Throughput
 from .step_time import StepTime as StepTime
 from .studies.advice import Advice as Advice

@@ -27,7 +27,7 @@ TABLE = """
 2 per_example pipeline plan plateau plot plot_sweep private replan resume saved_model/ scaled schedule sources state
 2 supply sweep trial untouched
 3 callbacks/ export load measure/
-4 studies/
+4 searches/ studies/
 5 __init__ __main__ cli/
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
@@ -258,7 +258,7 @@ def test_what_is_allowed_is_not_a_fault(tmp_path):
 
 
 LOWER = [entry for floor in FLOORS[:KERAS] for entry in floor]
-HEAVY = ("keras", "tensorflow", "matplotlib", "rich", "sklearn")
+HEAVY = ("keras", "keras_tuner", "tensorflow", "matplotlib", "rich", "sklearn")
 
 
 def loaded(code: str) -> set[str]:

@@ -1,0 +1,1 @@
+"""Search batch size and learning rate together, with keras-tuner's tuners."""

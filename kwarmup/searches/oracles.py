@@ -1,0 +1,149 @@
+"""keras-tuner's oracles, for which failures are results, and a grid."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+from keras_tuner import oracles
+
+from kwarmup.searches import kept, outcome
+from kwarmup.searches.hypermodel import PlanHyperModel
+from kwarmup.searches.space import BATCH_SIZE
+
+#: What keras-tuner calls the states of a trial and of a search.
+_RUNNING, _IDLE, _STOPPED, _COMPLETED, _FAILED = "RUNNING", "IDLE", "STOPPED", "COMPLETED", "FAILED"
+#: Hyperband writes its bookkeeping beside the values.
+_BOOKKEEPING = "tuner/"
+
+
+class Learning(keras_tuner.Oracle):
+    """What an oracle learns from failures; to be put in front of one of keras-tuner's.
+
+    A trial that did not finish counts as one that came to the worst score so far. A batch size at or above one that
+    ran out of memory is not asked for. Failures in a row do not end the search, and nothing is tried twice.
+    """
+
+    def __init__(self, project: Path, hypermodel: PlanHyperModel, **arguments: Any):
+        self.project, self.hypermodel = project, hypermodel
+        # A search that ended at the third failure in a row would end at the first large learning rates.
+        super().__init__(max_consecutive_failed_trials=sys.maxsize, max_retries_per_trial=0, **arguments)
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Return the values of the next trial, as keras-tuner does."""
+        feasible = self.feasible()
+        if not feasible:
+            return {"status": _IDLE if self.ongoing_trials else _STOPPED}
+        with self._failures_as_the_worst():
+            response = super().populate_space(trial_id)
+        values = response.get("values")
+        if response["status"] == _RUNNING and values is not None:
+            if not self.trials:
+                values.update(self.hypermodel.start)
+            if values[BATCH_SIZE] not in feasible:
+                values[BATCH_SIZE] = self.instead(values[BATCH_SIZE], feasible, trial_id)
+        return response
+
+    def feasible(self) -> tuple[int, ...]:
+        """Return the batch sizes below all that ran out of memory."""
+        limit = outcome.infeasible(outcome.read_all(self.project))
+        return tuple(size for size in self.hypermodel.space.batch_sizes if size < limit)
+
+    def instead(self, size: int, feasible: tuple[int, ...], trial_id: str) -> int:
+        """Return the batch size to try in place of one that does not fit: any other, as if it had been drawn."""
+        return random.Random(f"{self.seed}/{trial_id}").choice(feasible)
+
+    def save(self) -> None:
+        """Keep the state, as keras-tuner does, and once more whole or not at all."""
+        super().save()
+        kept.keep(self.project, self)
+
+    @contextlib.contextmanager
+    def _failures_as_the_worst(self) -> Iterator[None]:
+        scores = [t.score for t in self.trials.values() if t.status == _COMPLETED]
+        failed = [t for t in self.trials.values() if t.status == _FAILED] if scores else []
+        for trial in failed:
+            trial.status = _COMPLETED
+            trial.score = min(scores) if self.objective.direction == "max" else max(scores)
+        try:
+            yield
+        finally:
+            for trial in failed:
+                trial.status, trial.score = _FAILED, float("nan")
+
+
+class Random(Learning, oracles.RandomSearchOracle):
+    """Values drawn at random."""
+
+
+class Bayesian(Learning, oracles.BayesianOptimizationOracle):
+    """Values where a Gaussian process expects the most."""
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Return the values of the next trial, without what scikit-learn says of a fit to few points."""
+        from sklearn.exceptions import ConvergenceWarning
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return super().populate_space(trial_id)
+
+    def instead(self, size: int, feasible: tuple[int, ...], trial_id: str) -> int:
+        """Return the size next to the one that it wanted."""
+        return max(feasible)
+
+
+class Hyperband(Learning, oracles.HyperbandOracle):
+    """Many short trainings, of which the best go on."""
+
+
+class Grid(Learning):
+    """Each combination once, the default first; of a range ten values, as keras-tuner's grid has them.
+
+    keras-tuner's own goes from one combination to the next along the values that were tried, and cannot leave out
+    a batch size on the way.
+    """
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Return the first combination that was not tried and fits into the memory."""
+        tried = [_plain(trial.hyperparameters.values) for trial in self.trials.values()]
+        feasible = self.feasible()
+        for values in _combinations(self.get_space().space, keras_tuner.HyperParameters()):
+            if values[BATCH_SIZE] in feasible and values not in tried:
+                return {"status": _RUNNING, "values": values}
+        # A trial that is running may still come upon a hyperparameter.
+        return {"status": _IDLE if self.ongoing_trials else _STOPPED}
+
+
+def _combinations(space: list[Any], chosen: Any) -> Iterator[dict[str, Any]]:
+    if not space:
+        yield dict(chosen.values)
+        return
+    first, *rest = space
+    chosen = chosen.copy()
+    chosen.merge([first])
+    if not chosen.is_active(first):
+        chosen.values.pop(first.name, None)
+        yield from _combinations(rest, chosen)
+        return
+    for value in _values(first):
+        chosen.values[first.name] = value
+        yield from _combinations(rest, chosen)
+
+
+def _values(hp: Any) -> list[Any]:
+    """The values of a hyperparameter: in the order of a choice, else rising, and the default first."""
+    if not hasattr(hp, "values"):
+        return [hp.value]  # it is fixed
+    words = any(isinstance(value, str) for value in hp.values)
+    rising = list(hp.values) if words else sorted(hp.values)
+    return [*(value for value in rising if value == hp.default), *(v for v in rising if v != hp.default)]
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not name.startswith(_BOOKKEEPING)}

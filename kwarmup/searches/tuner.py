@@ -1,0 +1,230 @@
+"""A keras-tuner tuner whose trials are trained by plans, go on behind a kill, and whose failures are results."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+
+from kwarmup.finite import LossNotFinite
+from kwarmup.memory import is_out_of_memory
+from kwarmup.plan import Plan
+from kwarmup.searches import outcome
+from kwarmup.searches.hypermodel import PlanHyperModel
+from kwarmup.searches.outcome import DIVERGED, FAILED, FINISHED, INFEASIBLE, OUT_OF_MEMORY, Outcome
+from kwarmup.searches.result import SearchResult
+from kwarmup.searches.screen import Screen
+from kwarmup.searches.space import BATCH_SIZE
+from kwarmup.untouched import same_random_numbers
+
+#: The folder of a trial's checkpoints, one for each time that it is trained.
+_TRAINING = "training"
+_WEIGHTS = "checkpoint.weights.h5"
+
+
+class PlanTuner(keras_tuner.Tuner):
+    """What `search` adds to a tuner of keras-tuner; to be put in front of one.
+
+    Made by `search` alone, which knows what belongs together.
+    """
+
+    hypermodel: PlanHyperModel
+    #: Of the first weights and of the order of examples, the same in each trial.
+    seed: int
+
+    def search(self, *args: Any, verbose: Any = "auto", **kwargs: Any) -> None:
+        """Run trials until there are enough; takes what `Plan.fit` takes, as `search(x, y, validation_data=...)`.
+
+        Args:
+            *args: the data.
+            verbose: 0 shows nothing.
+            **kwargs: for `Plan.fit`: `validation_data`, `callbacks`, `max_device_batch` and so on.
+
+        Raises:
+            RuntimeError: if no trial finished; the first failure is its cause.
+        """
+        self._first: Exception | None = None
+        self.oracle.verbose = 0  # keras-tuner would write a page for each trial
+        with Screen(self, verbose != 0) as self._screen:
+            super().search(*args, **kwargs)
+        found = self.results()
+        if found.trials and found.best is None and not _is_worker():
+            first = found.trials[0]
+            raise RuntimeError(
+                f"None of {len(found.trials)} trials finished. Trial {first.trial}, the first, {first.status}: "
+                f"{first.message}"
+            ) from self._first
+
+    def on_search_begin(self) -> None:
+        """Keep the state before the first trial, so that a process that is killed in it goes on with it."""
+        super().on_search_begin()
+        self.save()
+
+    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        """Train once, and keep what came of it."""
+        folder = Path(self.get_trial_dir(trial.trial_id))
+        hp, begun = trial.hyperparameters, time.monotonic()
+        self.hypermodel.planned = None
+        self._screen.trial_begins(trial)
+        try:
+            self._check_memory(hp)
+            self._go_on_from(hp, folder)
+            if "tuner/epochs" in hp.values:
+                kwargs["epochs"] = hp.values["tuner/epochs"]
+            with same_random_numbers(), _weights_alone():
+                keras.utils.set_random_seed(self.seed)
+                results = super().run_trial(
+                    trial, *args, **kwargs, seed=self.seed, checkpoint_dir=_folders(folder)
+                )
+            score, epochs = self._score(results)
+            if not np.isfinite(score):
+                raise FloatingPointError(f"{self.oracle.objective.name} is {score}")
+        except Exception as error:
+            if isinstance(error, keras_tuner.errors.FatalError):
+                raise
+            self._first = self._first or error
+            return self._failed(trial, error, time.monotonic() - begun)
+        self._keep(
+            trial,
+            Outcome(
+                trial.trial_id, FINISHED, dict(hp.values), self.hypermodel.planned, score, epochs,
+                time.monotonic() - begun,
+            ),
+        )  # fmt: skip
+        return results
+
+    def on_epoch_end(self, trial: Any, model: keras.Model, epoch: int, logs: Any = None) -> None:
+        """Show that a pass is over."""
+        super().on_epoch_end(trial, model, epoch, logs)
+        self._screen.pass_ended(epoch, logs)
+
+    def load_model(self, trial: Any) -> keras.Model:
+        """Return the model of a trial, with the best weights that it had."""
+        with _weights_alone():
+            return super().load_model(trial)
+
+    def results(self) -> SearchResult:
+        """Return what has come of the trials so far, those of other workers too."""
+        objective = self.oracle.objective
+        project = Path(self.project_dir)
+        return SearchResult(
+            objective.name, objective.direction, self.hypermodel.space.reference,
+            self.hypermodel.space.batch_sizes, tuple(outcome.read_all(project)),
+        )  # fmt: skip
+
+    def best_plan(self) -> Plan:
+        """Return the plan of the best trial.
+
+        Raises:
+            ValueError: if none has finished.
+        """
+        return self.results().best_plan()
+
+    def _failed(self, trial: Any, error: Exception, seconds: float) -> dict[str, float]:
+        """Keep what went wrong; return what keras-tuner takes for a failure, without writing a traceback."""
+        status, values = _status(error), dict(trial.hyperparameters.values)
+        trial.message = f"{status}: {type(error).__name__}: {error}"
+        found = Outcome(trial.trial_id, status, values, self.hypermodel.planned, seconds=seconds)
+        self._keep(trial, found._replace(message=f"{type(error).__name__}: {error}"))
+        objective = self.oracle.objective
+        names = [objective.name, *getattr(objective, "name_to_direction", ())]
+        return dict.fromkeys(names, float("nan"))
+
+    def _check_memory(self, hp: Any) -> None:
+        limit = outcome.infeasible(outcome.read_all(Path(self.project_dir)))
+        if hp.get(BATCH_SIZE) >= limit:
+            # Another worker has found that out in the meantime, or the oracle is none of ours.
+            raise _Infeasible(f"batch size {limit} ran out of memory, so {hp.get(BATCH_SIZE)} was not tried")
+
+    def _go_on_from(self, hp: Any, folder: Path) -> None:
+        """Bring what a promoted trial goes on from into its own folder."""
+        name = hp.values.get("tuner/trial_id")
+        if name is None or (folder / f"{_TRAINING}0").exists():
+            return
+        before = Path(self.get_trial_dir(name))
+        past = outcome.read(before)
+        if past is not None and past.status != FINISHED:
+            raise _Past(past)
+        for training in before.glob(f"{_TRAINING}[0-9]*"):
+            _copy(training, folder / training.name)
+        # What is best so far may have been in an earlier round.
+        _copy(before / _WEIGHTS, folder / _WEIGHTS)
+
+    def _score(self, results: Any) -> tuple[float, int]:
+        """The best value of the objective, as keras-tuner reports it: the mean over the trainings of a trial."""
+        objective = self.oracle.objective
+        best, epochs = [], 0
+        for history in results if isinstance(results, list) else [results]:
+            logs = [
+                dict(zip(history.history, row, strict=True))
+                for row in zip(*history.history.values(), strict=True)
+            ]
+            values = [float(objective.get_value(log)) for log in logs]
+            best.append(max(values) if objective.direction == "max" else min(values))
+            epochs = max(epochs, len(values))
+        return float(np.mean(best)), epochs
+
+    def _keep(self, trial: Any, found: Outcome) -> None:
+        outcome.write(Path(self.get_trial_dir(trial.trial_id)), found)
+        self._screen.trial_ended(found)
+
+
+class _Infeasible(Exception):
+    """A batch size that is known not to fit, and was not tried."""
+
+
+class _Past(Exception):
+    """The trial that was to go on had failed."""
+
+    def __init__(self, past: Outcome):
+        self.past = past
+        super().__init__(f"trial {past.trial}, from which it was to go on: {past.message}")
+
+
+def _status(error: Exception) -> str:
+    if isinstance(error, _Past):
+        return error.past.status
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    if isinstance(error, LossNotFinite | FloatingPointError):
+        return DIVERGED
+    return INFEASIBLE if isinstance(error, _Infeasible) else FAILED
+
+
+@contextlib.contextmanager
+def _weights_alone() -> Iterator[None]:
+    """While inside, Keras does not warn that weights were loaded into a model whose optimizer has not begun."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        yield
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """Yield a folder for each time that a trial is trained."""
+    number = 0
+    while True:
+        yield folder / f"{_TRAINING}{number}"
+        number += 1
+
+
+def _copy(source: Path, target: Path) -> None:
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    if source.is_dir():
+        shutil.copytree(source, beside)
+    else:
+        shutil.copyfile(source, beside)
+    beside.replace(target)
+
+
+def _is_worker() -> bool:
+    """Whether another process is keras-tuner's chief."""
+    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "")

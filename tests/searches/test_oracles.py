@@ -1,0 +1,100 @@
+"""What oracles make of failures, without training: outcomes are written by hand."""
+
+import math
+
+import pytest
+from sliding import PLAN, build
+
+import kwarmup as kw
+from kwarmup.searches import outcome
+from kwarmup.searches.outcome import DIVERGED, FINISHED, OUT_OF_MEMORY, Outcome
+
+SIZES = [10, 20, 40, 60]
+
+
+def run(folder, tuner, judge, **more):
+    """Let `judge(values)` say what comes of each trial: a score, or a status; return all trials."""
+    made = kw.search(build, PLAN, peak=(0.01, 1.0), batch_size=SIZES, tuner=tuner, directory=folder, **more)
+    oracle, found = made.oracle, []
+    oracle.verbose = 0
+    while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
+        values = dict(trial.hyperparameters.values)
+        came = judge(values)
+        status = FINISHED if isinstance(came, float) else came
+        kept = Outcome(trial.trial_id, status, values, None, came if status == FINISHED else None)
+        outcome.write(folder / f"trial_{trial.trial_id}", kept)
+        if status == FINISHED:
+            oracle.update_trial(trial.trial_id, {"val_loss": came})
+        trial.status = "COMPLETED" if status == FINISHED else "FAILED"
+        oracle.end_trial(trial)
+        found.append(kept)
+    assert trial.status == "STOPPED"
+    return found
+
+
+def away(values):
+    """A score that is best at a peak of 0.1."""
+    return abs(math.log10(values["peak"]) + 1)
+
+
+@pytest.mark.parametrize("tuner", ["random", "bayesian", "grid", "hyperband"])
+@pytest.mark.parametrize("limit", [40])
+def test_no_size_is_asked_for_that_cannot_fit(tmp_path, tuner, limit):
+    more = {} if tuner == "hyperband" else {"max_trials": 10}
+    found = run(tmp_path, tuner, lambda v: OUT_OF_MEMORY if v["batch_size"] >= limit else away(v), **more)
+    known = math.inf
+    for trial in found:
+        past = trial.values.get("tuner/trial_id")
+        assert trial.values["batch_size"] < known or past, f"{trial} although {known} had failed"
+        if trial.status == OUT_OF_MEMORY:
+            known = min(known, trial.values["batch_size"])
+    assert limit <= known and sum(trial.status == FINISHED for trial in found) > len(found) / 2
+
+
+@pytest.mark.parametrize("tuner", ["random", "bayesian", "grid"])
+def test_if_nothing_fits_the_search_is_over(tmp_path, tuner):
+    found = run(tmp_path, tuner, lambda values: OUT_OF_MEMORY, max_trials=25)
+    sizes = [trial.values["batch_size"] for trial in found]
+    assert sizes == sorted(set(sizes), reverse=True) and sizes[-1] == 10
+
+
+def test_many_failures_in_a_row_do_not_end_a_search(tmp_path):
+    assert len(run(tmp_path, "random", lambda values: DIVERGED, max_trials=12)) == 12
+
+
+def test_bayesian_learns_from_what_diverged(tmp_path):
+    """The best peak lies at the edge: beyond it everything diverges, and is not asked for again and again."""
+
+    def judge(values):
+        return DIVERGED if values["peak"] > 0.1 else away(values)
+
+    found = run(tmp_path, "bayesian", judge, max_trials=14, num_initial_points=5)
+    late = found[7:]
+    assert sum(trial.status == DIVERGED for trial in late) < len(late) / 2
+    assert min(trial.score for trial in found if trial.score is not None) < 0.2
+
+
+def test_hyperband_promotes_in_spite_of_failures(tmp_path):
+    """keras-tuner's waits for as many finished trials as there were begun, and would promote none."""
+    found = run(tmp_path, "hyperband", lambda v: DIVERGED if v["peak"] > 0.05 else away(v), factor=2)
+    promoted = [trial for trial in found if trial.values.get("tuner/trial_id")]
+    by_name = {trial.trial: trial for trial in found}
+    went_on = [by_name[trial.values["tuner/trial_id"]] for trial in promoted]
+    assert any(trial.status == DIVERGED for trial in found)
+    assert sum(trial.status == FINISHED for trial in went_on) >= len(went_on) / 2 > 0
+
+
+def test_a_grid_has_each_combination_once(tmp_path):
+    found = run(tmp_path, "grid", away)
+    pairs = [(trial.values["peak"], trial.values["batch_size"]) for trial in found]
+    assert len(pairs) == len(set(pairs)) == 10 * len(SIZES)
+    peaks = sorted({peak for peak, _ in pairs})
+    assert [b / a for a, b in zip(peaks, peaks[1:], strict=False)] == pytest.approx([100 ** (1 / 10)] * 9)
+
+
+def test_it_begins_at_the_suggestion(tmp_path):
+    noise = kw.NoiseScale(35.0, (30.0, 40.0), 1.0, 1.0, 1000, 10, True, "")
+    for tuner in ("random", "bayesian", "grid", "hyperband"):
+        more = {} if tuner == "hyperband" else {"max_trials": 2}
+        first = run(tmp_path / tuner, tuner, away, noise=noise, **more)[0]
+        assert first.values["batch_size"] == 40

@@ -1,0 +1,245 @@
+"""`kw.search` from end to end: the four tuners, failures, Hyperband's rounds, and what its users know."""
+
+import json
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+from sliding import EXAMPLES, PLAN, X, Y, build, height
+
+import kwarmup as kw
+from kwarmup.searches.outcome import DIVERGED, FINISHED, INFEASIBLE, OUT_OF_MEMORY
+
+SPACE = {"peak": (0.01, 1.0), "batch_size": [10, 20, 40]}
+
+
+def search(folder, tuner="random", make=build, plan=PLAN, fit=None, **more):
+    made = kw.search(make, plan, **{**SPACE, **more}, tuner=tuner, directory=folder)
+    made.search(X, Y, validation_data=(X, Y), verbose=0, **(fit or {}))
+    return made
+
+
+def moved(plan):
+    """How far the weight of `sliding` goes down: the sum of all learning rates."""
+    return float(kw.Curve(plan.profile, plan.clock)(np.arange(plan.clock.steps)).sum())
+
+
+@pytest.mark.parametrize(
+    ("tuner", "more"),
+    [
+        ("random", {"max_trials": 2}),
+        ("bayesian", {"max_trials": 2, "num_initial_points": 1}),
+        ("grid", {"max_trials": 2}),
+        (keras_tuner.RandomSearch, {"max_trials": 2}),
+    ],
+    ids=["random", "bayesian", "grid", "class"],
+)
+def test_each_tuner_trains_each_trial_by_its_own_plan(tmp_path, tuner, more):
+    tuner = search(tmp_path / "s", tuner, **more)
+    assert isinstance(tuner, keras_tuner.Tuner)
+    found = tuner.results()
+    assert [trial.status for trial in found.trials] == [FINISHED] * more["max_trials"]
+    for trial in found.trials:
+        assert trial.plan.profile.peak == pytest.approx(
+            trial.values["peak"] * trial.values["batch_size"] / 20, rel=1e-5
+        )
+        assert trial.score == pytest.approx(-moved(trial.plan), rel=1e-5)
+    best = min(found.trials, key=lambda trial: trial.score)
+    assert tuner.best_plan() == best.plan
+    # What keras-tuner's users know.
+    assert tuner.get_best_hyperparameters()[0].values == best.values
+    (model,) = tuner.get_best_models()
+    assert model.evaluate(X, Y, verbose=0) == pytest.approx(best.score, rel=1e-5)
+    tuner.results_summary()
+
+
+def test_hyperparameters_of_the_build_are_searched_in_the_same_space(tmp_path):
+    def make(hp):
+        return build(keras.optimizers.Adam if hp.Boolean("adam") else keras.optimizers.SGD)
+
+    tuner = search(tmp_path / "s", "grid", make, batch_size=[20, 40], max_trials=4)
+    found = {(t.values["batch_size"], t.values["adam"]): t.plan.profile.peak for t in tuner.results().trials}
+    # The rule is that of the optimizer of the trial.
+    rates = {key: peak / found[20, False] for key, peak in found.items()}
+    assert rates == pytest.approx(
+        {(20, False): 1, (20, True): 1, (40, False): 2, (40, True): 2**0.5}, rel=1e-4
+    )
+
+
+class Greedy(keras.callbacks.Callback):
+    """Asks for more memory than there is where the batch is larger than 10."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        import tensorflow as tf
+
+        if self.params["steps"] < EXAMPLES // 10:
+            tf.random.normal([2000, 2**28])
+
+
+def test_memory_that_runs_out_rules_out_its_size_and_all_above(tmp_path):
+    tuner = search(tmp_path / "s", max_trials=4, fit={"callbacks": [Greedy()]}, plan=PLAN.replace(epochs=2))
+    found = tuner.results()
+    asked = [(trial.values["batch_size"], trial.status) for trial in found.trials]
+    first = next(trial for trial in found.trials if trial.values["batch_size"] > 10)
+    assert first.status == OUT_OF_MEMORY and "ResourceExhaustedError" in first.message
+    assert first.plan.clock.batch_size == first.values["batch_size"]
+    # Until 20 has failed, 40 may have failed before it; behind it only 10 is asked for.
+    failed = [size for size, status in asked if status != FINISHED]
+    assert failed in ([20], [40, 20], [40]) and {status for size, status in asked if size == 10} == {FINISHED}
+    assert "out of memory" in found.table() and len(asked) == 4
+    assert found.best.values["batch_size"] == 10
+
+
+def test_a_size_that_another_worker_has_found_not_to_fit_is_not_begun(tmp_path):
+    """An oracle of one's own may still ask for it."""
+    from kwarmup.searches import outcome
+
+    tuner = kw.search(build, PLAN, peak=(0.01, 1), batch_size=[40], tuner=keras_tuner.RandomSearch, max_trials=1,
+                      directory=tmp_path / "s")  # fmt: skip
+    elsewhere = outcome.Outcome("9", OUT_OF_MEMORY, {"batch_size": 20, "peak": 0.1}, None, message="OOM")
+    outcome.write(tmp_path / "s" / "trial_9", elsewhere)
+    with pytest.raises(RuntimeError, match="None of 2 trials finished"):
+        tuner.search(X, Y, validation_data=(X, Y), verbose=0)
+    assert [trial.status for trial in tuner.results().trials] == [INFEASIBLE, OUT_OF_MEMORY]
+
+
+def test_what_diverges_is_a_result_with_its_peak(tmp_path):
+    def make():
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
+        model.compile("sgd", "mse")
+        return model
+
+    tuner = search(tmp_path / "s", make=make, peak=(0.01, 1e12), max_trials=3, scaling=0)
+    found = tuner.results()
+    by_peak = sorted(found.trials, key=lambda trial: trial.values["peak"])
+    statuses = [trial.status for trial in by_peak]
+    assert statuses == sorted(statuses, reverse=True) and set(statuses) == {FINISHED, DIVERGED}
+    for trial in found.failed:
+        assert "LossNotFinite" in trial.message and trial.plan.profile.peak == pytest.approx(
+            trial.values["peak"], rel=1e-5
+        )
+    assert found.best.values["peak"] == by_peak[0].values["peak"] or found.best.status == FINISHED
+
+
+def test_if_every_trial_fails_the_first_cause_is_raised(tmp_path):
+    def fails(hp):
+        model = build()
+        if "batch_size" in hp.values:
+            model.compile(keras.optimizers.SGD(), loss=_broken)
+        return model
+
+    with pytest.raises(
+        RuntimeError, match=r"None of 3 trials finished\. Trial 0, the first, failed: "
+    ) as caught:
+        search(tmp_path / "s", make=fails, max_trials=3)
+    assert "no such thing" in str(caught.value) and isinstance(caught.value.__cause__, KeyError)
+
+
+def _broken(y, prediction):
+    raise KeyError("no such thing")
+
+
+class Rates(keras.callbacks.Callback):
+    """Notes by how much each update moved the weight of `sliding`, by the schedule that it followed."""
+
+    seen: dict[str, list[tuple[int, float]]] = {}
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.before = float(self.model.trainable_variables[0].numpy()[0, 0])
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = float(self.model.trainable_variables[0].numpy()[0, 0])
+        peak = self.model.optimizer.get_config()["learning_rate"]["config"]
+        done = int(self.model.optimizer.iterations.numpy())
+        Rates.seen.setdefault(json.dumps(peak, sort_keys=True), []).append((done, self.before - now))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tuner", "more"), [("hyperband", {"max_trials": 5}), (keras_tuner.Hyperband, {})], ids=["ours", "class"]
+)
+def test_a_promoted_trial_goes_on_along_one_schedule(tmp_path, tuner, more):
+    Rates.seen.clear()
+    tuner = search(tmp_path / "s", tuner, batch_size=[20], fit={"callbacks": [Rates()]}, **more)
+    found = tuner.results()
+    promoted = [trial for trial in found.trials if trial.values.get("tuner/trial_id")]
+    assert promoted, "no trial was promoted"
+    for trial in promoted:
+        before = next(t for t in found.trials if t.trial == trial.values["tuner/trial_id"])
+        assert before.plan == trial.plan and before.epochs < trial.epochs == PLAN.clock.epochs
+        # Every update of the plan once, whatever round it was in, each by the learning rate of the whole plan.
+        (applied,) = (seen for seen in Rates.seen.values() if _close(seen[-1][1], trial.plan))
+        steps, rates = zip(*applied, strict=True)
+        assert steps == tuple(range(1, trial.plan.clock.steps + 1))
+        expected = kw.Curve(trial.plan.profile, trial.plan.clock)(np.arange(trial.plan.clock.steps))
+        np.testing.assert_allclose(rates, expected, atol=2e-6 * trial.plan.profile.peak + 1e-6)
+        assert trial.score == pytest.approx(-moved(trial.plan), rel=1e-5)
+    assert all(trial.status == FINISHED for trial in found.trials)
+
+
+def _close(rate, plan):
+    return (
+        abs(rate - float(kw.Curve(plan.profile, plan.clock)(plan.clock.steps - 1)))
+        < 1e-6 + 1e-4 * plan.profile.peak
+    )
+
+
+def test_the_same_folder_goes_on_and_another_search_is_refused(tmp_path):
+    tuner = search(tmp_path / "s", max_trials=1)
+    before = tuner.results()
+    more = search(tmp_path / "s", max_trials=2)
+    assert more.results().trials[:1] == before.trials and len(more.results().trials) == 2
+    with pytest.raises(ValueError, match=r"peak\.1: 1\.0 in the folder, 2\.0 now"):
+        search(tmp_path / "s", max_trials=2, peak=(0.01, 2.0))
+    with pytest.raises(ValueError, match="tuner: 'random' in the folder, 'grid' now"):
+        search(tmp_path / "s", "grid", max_trials=2)
+
+
+def test_a_state_that_was_cut_off_is_put_back(tmp_path):
+    tuner = search(tmp_path / "s", max_trials=1)
+    before = tuner.results()
+    for file in ("oracle.json", "trial_0/trial.json"):
+        path = tmp_path / "s" / file
+        path.write_text(path.read_text()[:20])
+    again = search(tmp_path / "s", max_trials=1)
+    assert again.results() == before and again.get_best_hyperparameters()[0].values == before.best.values
+
+
+def test_trials_are_trained_more_than_once_where_that_is_asked_for(tmp_path):
+    tuner = search(tmp_path / "s", max_trials=1, executions_per_trial=2)
+    folders = sorted(path.name for path in (tmp_path / "s" / "trial_0").glob("training*"))
+    assert folders == ["training0", "training1"] and len(tuner.results().trials) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        ({"tuner": "best"}, ValueError, "'bayesian', 'random', 'hyperband', 'grid'"),
+        ({"tuner": 3}, TypeError, "tuner=keras_tuner.RandomSearch"),
+        ({"tuner": "hyperband", "max_epochs": 3}, TypeError, "plan.replace(epochs=27)"),
+        ({"make": 3}, TypeError, "`build`: expected a function that returns a compiled model"),
+        (
+            {"make": lambda: keras.Sequential([keras.Input((1,))])},
+            ValueError,
+            "one that returns a compiled model",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, arguments, kind, words):
+    with pytest.raises(kind) as caught:
+        search(tmp_path / "s", **{"max_trials": 1, **arguments})
+    assert words in str(caught.value)
+
+
+def test_a_hypermodel_works_in_a_tuner_of_ones_own(tmp_path):
+    model = kw.PlanHyperModel(build, PLAN, **SPACE)
+    tuner = keras_tuner.RandomSearch(
+        model, objective="val_loss", max_trials=1, directory=tmp_path, project_name="s"
+    )
+    tuner.search(X, Y, validation_data=(X, Y), verbose=0)
+    values = tuner.get_best_hyperparameters()[0].values
+    assert tuner.oracle.get_best_trials()[0].score == pytest.approx(
+        -moved(model.space.plan_of(values, 1.0)), rel=1e-5
+    )
+    assert EXAMPLES == PLAN.clock.examples

@@ -53,7 +53,7 @@ def test_json_there_and_back(tmp_path):
 
 def test_importance_is_of_what_moves_the_score():
     shares = result().importance()
-    assert list(shares)[0] == "peak" and shares["peak"] > 0.9
+    assert next(iter(shares)) == "peak" and shares["peak"] > 0.9
     assert sum(shares.values()) == pytest.approx(1) and set(shares) == {"peak", "batch_size", "units"}
     few = SearchResult("loss", "min", 32, (32,), tuple(trial(n, 0.1 + n, 32, 1.0) for n in range(4)))
     with pytest.raises(ValueError, match="4 trials that finished"):

@@ -6,7 +6,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
-from sliding import EXAMPLES, PLAN, X, Y, build, height
+from sliding import EXAMPLES, PLAN, X, Y, build
 
 import kwarmup as kw
 from kwarmup.searches.outcome import DIVERGED, FINISHED, INFEASIBLE, OUT_OF_MEMORY
@@ -242,4 +242,4 @@ def test_a_hypermodel_works_in_a_tuner_of_ones_own(tmp_path):
     assert tuner.oracle.get_best_trials()[0].score == pytest.approx(
         -moved(model.space.plan_of(values, 1.0)), rel=1e-5
     )
-    assert EXAMPLES == PLAN.clock.examples
+    assert PLAN.clock.examples == EXAMPLES

@@ -95,13 +95,20 @@ def kill_at_call(name: str, number: int) -> None:
     setattr(os, name, counted)
 
 
-def main() -> None:
+def run(given: list[str]) -> None:
+    """Train, in a process that has computed nothing yet."""
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoints")
     parser.add_argument("result", type=Path)
     parser.add_argument("--kill", default="never:0")
     parser.add_argument("--follow", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     where, number = arguments.kill.split(":")
     at = At(-1, kill)
     if where == "batch":
@@ -146,11 +153,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
-    main()
+    run(sys.argv[1:])
     sys.exit(0)

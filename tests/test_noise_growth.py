@@ -1,13 +1,12 @@
 """Training by a plan whose batch follows the noise scale: least squares, of which everything is known."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from forks import Forks
 
 from kwarmup import (
     NoiseScaleMonitor,
@@ -247,19 +246,13 @@ def test_it_goes_on_by_the_rule_in_the_checkpoint(tmp_path):
 @pytest.mark.slow
 def test_killed_for_real(tmp_path):
     results = []
-    for name, kill in (("undisturbed", "never:0"), ("killed", "batch:50")):
-        for attempt in (kill, "never:0")[: 1 + (kill != "never:0")]:
-            command = [
-                sys.executable,
-                PROGRAM,
-                tmp_path / name,
-                tmp_path / f"{name}.json",
-                "--follow",
-                "--kill",
-                attempt,
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            assert done.returncode == (0 if attempt == "never:0" else -9), done.stderr
-        results.append(json.loads((tmp_path / f"{name}.json").read_text()))
+    with Forks(PROGRAM) as forks:
+        for name, *attempts in (("undisturbed", "never:0"), ("killed", "batch:50", "never:0")):
+            for attempt in attempts:
+                code, said = forks.run(
+                    tmp_path / name, tmp_path / f"{name}.json", "--follow", "--kill", attempt
+                )
+                assert code == (0 if attempt == "never:0" else -9), said
+            results.append(json.loads((tmp_path / f"{name}.json").read_text()))
     assert results[0] == results[1]
     assert results[0]["history"]["batch_size"][-1] > results[0]["history"]["batch_size"][0]

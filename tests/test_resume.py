@@ -5,6 +5,7 @@ weights, as in a new process. Real processes and real kills are at the end.
 """
 
 import collections
+import contextlib
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from forks import Forks
 from keras import layers
 
 from kwarmup import Plan, PlanWarning, Record, checkpoint, cosine, hold, linear, warmup
@@ -826,24 +828,32 @@ def test_training_in_a_thread_has_checkpoints_too(tmp_path):
 # Real processes
 
 PROGRAM = Path(__file__).parent / "resume_program.py"
-KILLS, CHAINS = (20, 2) if BACKEND == "tensorflow" else (4, 1)
+KILLS = 20 if BACKEND == "tensorflow" else 4
 
 
-def run(folder, kill="never:0"):
-    """Run the training program; return its exit code."""
-    command = [sys.executable, str(PROGRAM), str(folder / "checkpoints"), str(folder / "result.json")]
-    folder.mkdir(exist_ok=True)
-    ended = subprocess.run([*command, "--kill", kill], capture_output=True, text=True)
-    assert ended.returncode in (0, 143, -signal.SIGKILL), ended.stderr
-    return ended.returncode
+class Processes:
+    """Runs the training program in processes of its own; where forks are safe, TensorFlow is imported once."""
+
+    def __init__(self):
+        self.forks = Forks(PROGRAM) if BACKEND == "tensorflow" else contextlib.nullcontext()
+
+    def run(self, folder, kill="never:0"):
+        """Run the training program; return its exit code."""
+        folder.mkdir(exist_ok=True)
+        arguments = [folder / "checkpoints", folder / "result.json", "--kill", kill]
+        if BACKEND == "tensorflow":
+            code, said = self.forks.run(*arguments)
+        else:
+            ended = subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True)
+            code, said = ended.returncode, ended.stderr
+        assert code in (0, 143, -signal.SIGKILL), said
+        return code
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """What the program ends with when nobody kills it; the processes that are killed run beside it."""
-    folder = tmp_path_factory.mktemp("alone")
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(lambda: (run(folder), json.loads((folder / "result.json").read_text()))[1])
+def ended_alone(processes, folder):
+    """What the program ends with when nobody kills it."""
+    processes.run(folder)
+    return json.loads((folder / "result.json").read_text())
 
 
 def a_moment(draw):
@@ -854,37 +864,35 @@ def a_moment(draw):
 
 @backend
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path, alone):
+def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path):
     """SIGKILL at random batches, at random times, and at random calls while a checkpoint is written.
 
     With a ramp, dropout, a momentum that cycles and decays on plateaus; fewer kills on JAX and torch.
     """
 
-    def chain(number):
+    def chain(processes, number):
         seed = random.SystemRandom().randrange(2**32)
         draw, moments, results = random.Random(seed), [], []
-        while len(moments) < KILLS // CHAINS:  # a new training, where one ended before all kills were dealt
+        while len(moments) < KILLS:  # a new training, where one ended before all kills were dealt
             folder, ended = tmp_path / f"{number}-{len(moments)}", None
             while ended != 0:
-                moment = a_moment(draw) if len(moments) < KILLS // CHAINS else "never:0"
-                ended = run(folder, moment)
+                moment = a_moment(draw) if len(moments) < KILLS else "never:0"
+                ended = processes.run(folder, moment)
                 moments += [moment] * (ended == -signal.SIGKILL)
             results.append(json.loads((folder / "result.json").read_text()))
         print(f"seed {seed}: {' '.join(moments)}")
         return results
 
-    with ThreadPoolExecutor(CHAINS) as pool:
-        results = [result for results in pool.map(chain, range(CHAINS)) for result in results]
+    processes = Processes()
+    with processes.forks:
+        alone = ended_alone(processes, tmp_path / "alone")
+        results = chain(processes, 0)
+        if BACKEND == "tensorflow":  # asked to end by SIGTERM it is saved, and goes on
+            assert processes.run(tmp_path / "a", "term:3") == 143
+            assert (tmp_path / "a" / "checkpoints" / "step-000000000003").exists()
+            results.append(ended_alone(processes, tmp_path / "a"))
+    assert len(results) > 1
     for result in results:
-        assert result == alone.result()
-    assert len(alone.result()["history"]["loss"]) > 2
-    assert alone.result()["plateau"][-1] < 1  # a plateau was met
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="processes; once is enough")
-def test_a_process_that_is_asked_to_end_is_saved_and_goes_on(tmp_path, alone):
-    assert run(tmp_path / "a", "term:3") == 143
-    assert (tmp_path / "a" / "checkpoints" / "step-000000000003").exists()
-    assert run(tmp_path / "a") == 0
-    assert json.loads((tmp_path / "a" / "result.json").read_text()) == alone.result()
+        assert result == alone
+    assert len(alone["history"]["loss"]) > 2
+    assert alone["plateau"][-1] < 1  # a plateau was met

@@ -184,7 +184,7 @@ def test_every_python_block_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.examples
-@pytest.mark.parametrize("page", ["index.md"])
+@pytest.mark.parametrize("page", ["index.md", "house.md"])
 def test_every_python_block_of_the_site_runs(tmp_path, monkeypatch, page):
     """In order and in one namespace, which begins empty."""
     monkeypatch.chdir(tmp_path)
@@ -206,3 +206,14 @@ def test_every_kwarmup_command_of_the_readme_runs(tmp_path):
         )
         assert run.returncode == 0, f"{shlex.join(words)}\n{run.stdout}\n{run.stderr}"
         assert run.stdout
+
+
+def test_the_floors_of_the_site_are_those_of_the_house():
+    from test_floors import FLOORS
+
+    page = (ROOT / "docs" / "house.md").read_text()
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", page, re.M)
+    assert [int(number) for number, _ in rows] == list(range(len(FLOORS)))
+    for (_, cell), floor in zip(rows, FLOORS, strict=True):
+        named = re.findall(r"`(\w+)`", cell)
+        assert named and set(named) <= {entry.rstrip("/") for entry in floor}

@@ -37,7 +37,7 @@ def rows(page: str) -> list[Row]:
     found = []
     for section in re.split(r"^## ", page, flags=re.M)[1:]:
         for theirs, ours, edge in re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| ?(.*?) ?\|$", section, re.M):
-            places = re.findall(r"at update ([\d,]+) (an error|\S+), here (\S+)", edge)
+            places = re.findall(r"at update ([\d,]+) (?:it is )?(an error|\S+), here (\S+)", edge)
             edges = tuple((int(update.replace(",", "")), value, here) for update, value, here in places)
             found.append(Row(section.splitlines()[0].strip(), theirs, ours, edges))
     return found

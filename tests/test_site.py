@@ -127,3 +127,9 @@ def test_the_site_has_all_names_and_pictures(site):
     assert "<blockquote>" not in text and "&gt;&gt;&gt; " in text
     pictures = re.findall(r'src="(pictures/[^"]+)"', (site / "gallery.html").read_text())
     assert len(pictures) > 10 and all((site / picture).exists() for picture in pictures)
+
+
+def test_the_site_has_all_examples(site):
+    text = (site / "examples.html").read_text()
+    programs = sorted((ROOT / "examples").glob("*.py"))
+    assert programs and [path.stem for path in programs if f'<h2 id="{path.stem}"' not in text] == []

@@ -1,7 +1,8 @@
-"""Pictures of the site, drawn while it is built: none is kept beside the text, and none can be older than the code.
+"""What the site shows, made while it is built: none of it is kept beside the text, or can be older than the code.
 
 In a page, `<!-- picture: what it shows -->` behind a block of Python stands for the picture of its last line: a plan,
 a profile over the page's `clock`, or a figure. The words in it are the picture's text for those who do not see it.
+`<!-- examples -->` stands for the programs of examples/.
 """
 
 from __future__ import annotations
@@ -105,7 +106,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"![{match[1]}](pictures/{Path(page.file.src_uri).stem}-{counted}.svg)"
 
     markdown = re.sub(r"<!-- picture: ([^>]+) -->", image, markdown)
+    markdown = markdown.replace(
+        "<!-- examples -->", examples(Path(config.config_file_path).parent / "examples")
+    )
     return re.sub(r"^::: kwarmup\.(\w+)$", lambda match: f"::: {home(match[1])}", markdown, flags=re.M)
+
+
+def examples(folder: Path) -> str:
+    """Return a section for each program of a folder: what it does, from its docstring, and its code."""
+    sections = []
+    for path in sorted(folder.glob("*.py"), key=lambda path: (path.stem != "quickstart", path.stem)):
+        code = path.read_text()
+        what = (ast.get_docstring(ast.parse(code)) or "").split("\n\n")[0]
+        sections.append(f"## {path.stem}\n\n{what}\n\n```python\n{code}```\n")
+    return "\n".join(sections)
 
 
 def home(name: str) -> str:

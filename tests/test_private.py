@@ -9,11 +9,13 @@ from kwarmup import Schedule, warmup
 from kwarmup.private import (
     direction_of,
     index_of,
+    input_signature,
     loss_tracker,
     mask_of,
     optimizer_like,
     output_loss_trackers,
     rate_of,
+    saved_by,
     schedule_of,
     second_moments,
     shared_seed_generator,
@@ -173,3 +175,25 @@ def test_tensorflow_tells_the_memory_of_a_device():
     limit = tensorflow_memory_limit("/job:localhost/replica:0/task:0/device:CPU:0")
     assert isinstance(limit, int) and limit > 0
     assert tensorflow_memory_limit("GPU:7") is None
+
+
+def test_the_inputs_of_an_export_are_worked_out_as_keras_does(tmp_path):
+    a, b = keras.Input((3,), name="a"), keras.Input((), dtype="int32", name="b")
+    model = keras.Model({"a": a, "b": b}, keras.layers.Dense(1)(a))
+    (signature,) = input_signature(model)
+    assert {name: (spec.shape, spec.dtype) for name, spec in signature.items()} == {
+        "a": ((None, 3), "float32"),
+        "b": ((None,), "int32"),
+    }
+
+
+def test_what_is_put_into_an_archive_is_saved_with_it(tmp_path):
+    tensorflow = pytest.importorskip("tensorflow")
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint("twice", lambda x: 2 * x, [tensorflow.TensorSpec((), "float32")])
+    (tmp_path / "note.txt").write_text("words")
+    saved_by(archive).note = tensorflow.saved_model.Asset(str(tmp_path / "note.txt"))
+    archive.write_out(str(tmp_path / "saved"), verbose=False)
+    assert (tmp_path / "saved" / "assets" / "note.txt").read_text() == "words"
+    loaded = tensorflow.saved_model.load(str(tmp_path / "saved"))
+    assert loaded.note.asset_path.numpy().endswith(b"note.txt")

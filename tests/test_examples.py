@@ -89,6 +89,18 @@ def test_a_batch_that_grows_takes_fewer_updates_and_learns(run, name):
     )
 
 
+def test_training_goes_on_in_another_process_along_the_same_schedule(run):
+    folder, printed = run(ROOT / "examples" / "continue_training.py")
+    rows = re.findall(r"^ +(\d+)  +(\S+)  (\S+)  (Keras|TensorFlow)", printed, re.M)
+    rates, losses = ([float(row[i]) for row in rows] for i in (1, 2))
+    assert [row[3] for row in rows] == ["Keras"] * 5 + ["TensorFlow"] * 5
+    # Two epochs up, eight down: what the plan says at the first update of each epoch.
+    np.testing.assert_allclose(rates, [0, 0.05, *np.linspace(0.1, 0.0125, 8)], atol=1e-4)
+    assert losses == sorted(losses, reverse=True)
+    assert float(re.findall(r"validation accuracy (\S+)", printed)[-1]) > 0.95
+    assert (folder / "saved_models" / "continued" / "2" / "saved_model.pb").exists()
+
+
 def test_a_study_gives_its_reasons_and_its_plan_trains(run):
     folder, printed = run(ROOT / "examples" / "from_study_to_plan.py")
     assert "For the goal 'time':" in printed and "\nPlan(learning_rate=" in printed

@@ -148,15 +148,20 @@ def _without_the_rest(package: str, *modules: str) -> list[ModuleType]:
 
 
 def _optax(code: str, updates: list[int]) -> list[float | str]:
+    import jax  # optax brings it
+    import numpy as np
+
     schedule = eval(code, dict(vars(importlib.import_module("optax"))))
-    return [float(schedule(update)) for update in updates]
+    return np.asarray(jax.vmap(schedule)(np.array(updates)), "float64").tolist()
 
 
 def _keras(code: str, updates: list[int]) -> list[float | str]:
     import keras
+    import tensorflow as tf
 
-    schedule = eval(code, dict(vars(keras.optimizers.schedules)))
-    return [float(keras.ops.convert_to_numpy(schedule(update))) for update in updates]
+    # One update at a time, which is what the warmup form of CosineDecay takes; in a graph that is quick.
+    schedule = tf.function(eval(code, dict(vars(keras.optimizers.schedules))))
+    return [float(schedule(tf.constant(update))) for update in updates]
 
 
 VALUES: dict[str, Callable[[str, list[int]], list[float | str]]] = {

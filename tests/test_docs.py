@@ -184,7 +184,7 @@ def test_every_python_block_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.examples
-@pytest.mark.parametrize("page", ["index.md", "house.md"])
+@pytest.mark.parametrize("page", ["index.md", "house.md", "what_batch_size_does.md"])
 def test_every_python_block_of_the_site_runs(tmp_path, monkeypatch, page):
     """In order and in one namespace, which begins empty."""
     monkeypatch.chdir(tmp_path)
@@ -217,3 +217,23 @@ def test_the_floors_of_the_site_are_those_of_the_house():
     for (_, cell), floor in zip(rows, FLOORS, strict=True):
         named = re.findall(r"`(\w+)`", cell)
         assert named and set(named) <= {entry.rstrip("/") for entry in floor}
+
+
+def unmeasured(page: str, tables: str) -> list[str]:
+    """Return the figures of a page, those with a point or a comma in them, that stand in no table of the other."""
+    number = r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+|\d+\.\d+)(?![\w]|[.,]\d)"
+    prose = re.sub(r"```.*?```|`[^`]*`", "", page, flags=re.S)
+    measured = set(re.findall(number, tables))
+    return [figure for figure in re.findall(number, prose) if figure not in measured]
+
+
+def test_every_figure_about_the_batch_size_is_one_that_was_measured():
+    page, tables = (
+        (ROOT / "docs" / f"{name}.md").read_text() for name in ("what_batch_size_does", "benchmarks")
+    )
+    assert unmeasured(page, tables) == []
+    assert unmeasured(page.replace("90.0 %", "91.0 %"), tables) == ["91.0"]
+
+
+def test_a_figure_that_nobody_measured_is_found():
+    assert unmeasured("It was 90.1 % in 3,128 updates, `0.5` apart.", "| 90.0 | 3,128 |") == ["90.1"]

@@ -31,11 +31,11 @@ def pictures():
     return hook("pictures")
 
 
-@pytest.mark.parametrize("page", ["gallery", "index"])
+@pytest.mark.parametrize("page", ["gallery", "index", "what_batch_size_does"])
 def test_each_picture_has_words_and_a_line(pictures, page):
     markdown = (DOCS / f"{page}.md").read_text()
     found = pictures.pictures(markdown, page)
-    assert len(found) == markdown.count("<!-- picture:") > 1
+    assert len(found) == markdown.count("<!-- picture:") > 0
     for _, words, svg in found:
         assert len(words.split()) > 4
         (line,) = re.findall(r'<path d="[^"]+"[^>]*stroke: #1f6fb4[^>]*>', svg)

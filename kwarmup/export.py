@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def export(
     It is written beside its place and renamed, so no half-written version ever stands under a number. Before
     that, a fresh process in which neither Keras nor kwarmup can be imported loads it; its outputs are compared
     with `model.predict`, its learning rates with the plan's at a hundred updates, its endpoints are listed in
-    `signatures.json`, and `train_step` makes an update of its copy.
+    `signatures.json`, and `train_step` makes an update of its copy. Of a model on several replicas the first
+    is written, and the outputs are compared with that one's: moving averages differ between replicas.
 
     Args:
         model: a Keras model that is built.
@@ -117,9 +119,10 @@ def export(
         model.optimizer.build(model.trainable_variables)
     with versions.unfinished(Path(path)) as folder:
         model.save(folder / versions.MODEL)
-        outputs = model.predict(inputs, verbose=0)
+        outputs = _outputs(model, inputs)
         _check_class_names(class_names, outputs)
-        endpoints = archive.write(
+        endpoints = _outside_of_scopes(
+            archive.write,
             folder,
             model,
             texts,
@@ -171,6 +174,24 @@ def _refuse(model: Any, trainable: bool, targets: Any) -> None:
             "a batch of targets, whose shape and type `train_step` will take",
             "export(model, path, batch=x[:8], targets=y[:8], trainable=True)",
         )
+
+
+def _outputs(model: keras.Model, inputs: Any) -> Any:
+    if _replicas(model) == 1:
+        return model.predict(inputs, verbose=0)
+    # Each replica predicts with moving averages of its own; what is saved are those of the first.
+    tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(tensors, training=False))
+
+
+def _outside_of_scopes(work: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    """Call a function where no distribution strategy is in force: what it writes is for one device."""
+    with ThreadPoolExecutor(1) as thread:  # a strategy's scope belongs to the thread that entered it
+        return thread.submit(work, *arguments, **more).result()
+
+
+def _replicas(model: keras.Model) -> int:
+    return getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
 
 
 def _check_class_names(class_names: Sequence[str] | None, outputs: Any) -> None:

@@ -39,6 +39,9 @@ def write(
 
     Returns:
         The names of the endpoints.
+
+    Raises:
+        OSError: if it cannot be written.
     """
     import tensorflow as tf
 
@@ -68,7 +71,10 @@ def write(
             source = Path(sources) / f"{name}.json"
             source.write_text(text, encoding="utf-8")
             setattr(saved_by(archive), name, tf.saved_model.Asset(str(source)))
-        archive.write_out(str(folder), verbose=False)
+        try:
+            archive.write_out(str(folder), verbose=False)
+        except tf.errors.OpError as error:  # by which TensorFlow says that a disk is full
+            raise OSError(f"The SavedModel cannot be written: {error.message}") from error
     return names
 
 

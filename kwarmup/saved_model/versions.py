@@ -60,7 +60,10 @@ def number(folder: Path) -> Path:
     """Rename a finished folder to the number after the largest one beside it."""
     # All of it is on disk before it has its name: else a power cut could leave a version of empty files.
     for root, folders, files in os.walk(folder):
-        for name in [*files, *folders]:
+        for name in files:
+            with open(Path(root) / name, "rb") as file:
+                os.fsync(file)
+        for name in folders:
             _flush(Path(root) / name)
     _flush(folder)
     while True:
@@ -133,7 +136,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _flush(path: Path) -> None:
-    # Not every system lets a folder be opened.
+    # Not every system lets a folder be opened; where it does, the names in it are on disk after this.
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:

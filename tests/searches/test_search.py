@@ -157,7 +157,7 @@ class Rates(keras.callbacks.Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("tuner", "more"), [("hyperband", {"max_trials": 5}), (keras_tuner.Hyperband, {})], ids=["ours", "class"]
+    ("tuner", "more"), [("hyperband", {"max_trials": 6}), (keras_tuner.Hyperband, {})], ids=["ours", "class"]
 )
 def test_a_promoted_trial_goes_on_along_one_schedule(tmp_path, tuner, more):
     Rates.seen.clear()
@@ -242,4 +242,3 @@ def test_a_hypermodel_works_in_a_tuner_of_ones_own(tmp_path):
     assert tuner.oracle.get_best_trials()[0].score == pytest.approx(
         -moved(model.space.plan_of(values, 1.0)), rel=1e-5
     )
-    assert PLAN.clock.examples == EXAMPLES

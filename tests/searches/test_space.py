@@ -132,11 +132,7 @@ def _falls():
     ("arguments", "kind", "words"),
     [
         ({"plan": 1}, TypeError, "`plan`: expected a Plan"),
-        (
-            {"plan": PLAN.replace(batch_size=follow_noise(start=100, max=400))},
-            ValueError,
-            "plan.replace(batch_size=64)",
-        ),
+        ({"plan": PLAN.replace(batch_size=follow_noise(start=50, max=99))}, ValueError, "plan.replace(batch_size=64)"),
         ({"peak": 0.1}, TypeError, "`peak`: expected the smallest and the largest learning rate"),
         ({"peak": (1.0, 0.1)}, ValueError, "two numbers above 0, the smaller one first"),
         ({"peak": (0, 0.1)}, ValueError, "Received: (0, 0.1)"),

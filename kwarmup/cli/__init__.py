@@ -3,7 +3,7 @@
 import click
 
 import kwarmup
-from kwarmup.cli import export, find_lr, noise, show, study, train
+from kwarmup.cli import export, find_lr, noise, show, study, train, tune
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -18,3 +18,4 @@ main.add_command(noise.command, "noise")
 main.add_command(show.command, "show")
 main.add_command(study.command, "study")
 main.add_command(train.command, "train")
+main.add_command(tune.command, "tune")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import time
@@ -29,6 +30,8 @@ from kwarmup.untouched import same_random_numbers
 #: The folder of a trial's checkpoints, one for each time that it is trained.
 _TRAINING = "training"
 _WEIGHTS = "checkpoint.weights.h5"
+#: So often a trial is begun at the same place.
+_ATTEMPTS = 3
 
 
 class PlanTuner(keras_tuner.Tuner):
@@ -78,6 +81,7 @@ class PlanTuner(keras_tuner.Tuner):
         try:
             self._check_memory(hp)
             self._go_on_from(hp, folder)
+            _check_attempts(folder)
             if "tuner/epochs" in hp.values:
                 kwargs["epochs"] = hp.values["tuner/epochs"]
             with same_random_numbers(), _weights_alone():
@@ -182,6 +186,10 @@ class _Infeasible(Exception):
     """A batch size that is known not to fit, and was not tried."""
 
 
+class _Ended(Exception):
+    """A trial in which the process has ended again and again."""
+
+
 class _Past(Exception):
     """The trial that was to go on had failed."""
 
@@ -206,6 +214,16 @@ def _weights_alone() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
         yield
+
+
+def _check_attempts(folder: Path) -> None:
+    """Count how often a trial was begun at the same checkpoint: what ends the process each time is a failure too."""
+    path = folder / "begun.json"
+    place = sorted(str(step.relative_to(folder)) for step in folder.glob(f"{_TRAINING}*/step-*"))
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    if before[-_ATTEMPTS:] == [place] * _ATTEMPTS:
+        raise _Ended(f"the process that ran it has ended {_ATTEMPTS} times without getting further")
+    outcome.write_json(path, [*before, place])
 
 
 def _folders(folder: Path) -> Iterator[Path]:

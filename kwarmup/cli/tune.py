@@ -1,0 +1,155 @@
+"""`kwarmup tune`: search batch size and learning rate together, in one process or in several."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kwarmup.cli import options
+from kwarmup.cli.study import Sizes
+
+if TYPE_CHECKING:
+    from kwarmup.searches.result import SearchResult
+
+TRIALS, BEST, TABLE, PICTURE, SWEEP = "trials", "best.json", "trials.json", "search.png", "sweep.json"
+LOGS = "logs"
+
+
+class Range(click.ParamType[Any]):
+    """Two numbers with a comma between them."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            low, high = (float(word) for word in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no range of numbers. Write: --peak 0.001,1", param, context)
+        if not 0 < low < high:
+            self.fail(f"{value!r}: two numbers above 0, the smaller one first.", param, context)
+        return low, high
+
+
+@click.command(context_settings={"show_default": True})
+@options.data
+@options.model
+@click.option(
+    "--batch-sizes", type=Sizes(), metavar="NUMBERS", default="16,32,64,128", help="With commas between them."
+)
+@click.option(
+    "--peak",
+    type=Range(),
+    metavar="LOW,HIGH",
+    help="Learning rates at the first of the batch sizes.  [default: a third to a hundred times what a range "
+    "test suggests]",
+)
+@click.option("--trials", type=click.IntRange(min=1), default=15, metavar="NUMBER", help="How many at most.")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), default=4, metavar="NUMBER", help="Passes over the data in each."
+)
+@click.option(
+    "--budget",
+    type=click.Choice(["examples", "updates"]),
+    default="examples",
+    help="What all trials have as many of; --epochs are those at the first of the batch sizes.",
+)
+@click.option(
+    "--tuner",
+    type=click.Choice(["bayesian", "random", "hyperband", "grid"]),
+    default="bayesian",
+    help="Of keras-tuner.",
+)
+@click.option(
+    "--objective",
+    metavar="NAME",
+    help="A metric, with val_ in front.  [default: val_accuracy where there is one, or val_loss]",
+)
+@options.optimizer
+@options.seed
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, metavar="NUMBER", help="Processes that train."
+)
+@click.option(
+    "--output",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    default=Path("tune"),
+    help="Where the trials, best.json, trials.json and search.png go.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the search in that folder.")
+def command(**arguments: Any) -> None:
+    """Search batch size and learning rate together, by keras-tuner.
+
+    The peak is searched at the first batch size, and the scaling rule of the optimizer carries it to the others.
+    A trial that runs out of memory rules out larger batch sizes, and one that diverges counts as a bad one.
+
+    What follows is a table, the response surface as a picture, and best.json, the plan of the best trial, for
+    `kwarmup train --plan tune/best.json`.
+
+    Each trial is kept while it runs. Ctrl-C ends the search and reports what was found (exit code 130); --resume goes
+    on. With --workers, one that was killed is started again, and goes on with its trial. On several machines
+    with one file system, set KERASTUNER_TUNER_ID (chief, worker0, …), KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT,
+    and give the same command on each.
+
+    \b
+    Examples:
+      kwarmup tune
+      kwarmup tune --workers 2 --tuner hyperband --epochs 9 --trials 30
+      kwarmup tune --data data.npz --model my_code:build --optimizer adamw --peak 1e-4,1e-1
+      kwarmup tune --resume --trials 30
+    """
+    options.exit_with(lambda: _tune(**arguments))
+
+
+def _tune(*, workers: int, output: Path, resume: bool, trials: int, **more: Any) -> int:
+    from kwarmup.cli.errors import UserError, user_error
+    from kwarmup.cli.tensorflow import import_quietly
+    from kwarmup.cli.terminal import console as make_console
+
+    part = os.environ.get("KERASTUNER_TUNER_ID")
+    if (output / TRIALS).exists() and not resume and part is None:
+        raise UserError(
+            f"{output} holds a search. Go on with it: --resume. Or begin another: --output FOLDER."
+        )
+    console = make_console()
+    import_quietly()
+    from kwarmup.cli.tuning import Tuning
+
+    tuning = Tuning(output / SWEEP, **more)
+    with user_error():
+        if workers > 1 and part is None:
+            from kwarmup.cli.workers import run
+
+            code = run(workers, output / TRIALS, output / LOGS)
+        else:
+            code = tuning.run(output / TRIALS, trials)
+    return code if part is not None else _report(tuning.result(output / TRIALS), output, code, console)
+
+
+def _report(result: SearchResult, output: Path, code: int, console: Any) -> int:
+    """Write and print what was found; return the exit code."""
+    from kwarmup.cli.errors import UserError
+
+    if not result.trials:
+        raise UserError("No trial has ended.")
+    result.save(output / TABLE)
+    console.print(result.table(), markup=False, soft_wrap=True)
+    if result.best is None:
+        first = result.trials[0]
+        raise UserError(f"No trial finished. The first, {first.trial}, {first.status}: {first.message}")
+    result.plot(output / PICTURE)
+    plan = result.best_plan()
+    (output / BEST).write_text(plan.to_json(), encoding="utf-8")
+    console.print(f"The best, trial {result.best.trial}: {plan!r}", markup=False, soft_wrap=True)
+    console.print(
+        f"Kept in {output / TABLE}, and drawn into {output / PICTURE}", markup=False, soft_wrap=True
+    )
+    console.print(
+        f"kwarmup train --plan {output / BEST} trains by the best plan.", markup=False, soft_wrap=True
+    )
+    return code

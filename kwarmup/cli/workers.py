@@ -1,0 +1,110 @@
+"""keras-tuner's chief and workers on one machine: begun, watched, and begun again where one is killed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from kwarmup.cli.errors import UserError
+from kwarmup.searches import outcome
+from kwarmup.searches.outcome import FINISHED
+
+#: So often a worker is begun again without a trial having ended in between.
+_TRIES = 5
+_LOOK = 0.2  # seconds
+
+
+def run(workers: int, trials: Path, logs: Path) -> int:
+    """Run the same command as a chief and so many workers until the search is over; return the exit code.
+
+    A worker that ends before that is begun again under its name, and keras-tuner gives it the trial that it had.
+
+    Args:
+        workers: processes that train.
+        trials: the folder of the search.
+        logs: a folder for what they write.
+
+    Raises:
+        UserError: if the chief ends, or workers end again and again.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    port = _free_port()
+    names = [f"worker{number}" for number in range(workers)]
+    processes = {name: _begin(name, port, workers, logs) for name in ("chief", *names)}
+    shown = len(outcome.read_all(trials))
+    tries, done = 0, set[str]()
+    try:
+        while len(done) < workers:
+            time.sleep(_LOOK)
+            found = outcome.read_all(trials)
+            if len(found) != shown:
+                tries = 0
+                _show(found, shown)
+                shown = len(found)
+            if processes["chief"].poll() is not None and len(done) == 0:
+                raise UserError(f"The chief has ended: see {logs / 'chief.txt'}. --resume goes on.")
+            for name in names:
+                code = processes[name].poll()
+                if code == 0:
+                    done.add(name)
+                elif code is not None:
+                    tries += 1
+                    if tries > _TRIES:
+                        raise UserError(
+                            f"{name} ends again and again: see {logs / name}.txt. --resume goes on."
+                        )
+                    click.echo(f"{name} ended with {code}; it is begun again, and so is its trial.", err=True)
+                    processes[name] = _begin(name, port, workers, logs)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        _end(processes)
+    return 0
+
+
+def _begin(name: str, port: int, workers: int, logs: Path) -> subprocess.Popen[bytes]:
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    environment = {
+        "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads, **os.environ,
+        "KERASTUNER_TUNER_ID": name, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port),
+    }  # fmt: skip
+    with open(logs / f"{name}.txt", "ab") as log:
+        # In a group of its own: Ctrl-C ends them here, in order.
+        return subprocess.Popen(
+            [sys.executable, "-m", "kwarmup", *sys.argv[1:]], env=environment, stdout=log, stderr=log,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+
+def _end(processes: dict[str, subprocess.Popen[bytes]]) -> None:
+    """End what still runs: workers first, so that none asks a chief that is gone."""
+    for name in sorted(processes, reverse=True):
+        process = processes[name]
+        if process.poll() is None:
+            # SIGTERM lets a training be saved; the chief has kept everything already.
+            process.terminate()
+            try:
+                process.wait(timeout=20 if name != "chief" else 2)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _show(found: list[outcome.Outcome], shown: int) -> None:
+    scores = [trial.score for trial in found if trial.score is not None]
+    for trial in found[shown:]:
+        what = f"{trial.score:.4g}" if trial.status == FINISHED else trial.status
+        values = f"peak {trial.values['peak']:.3g}, batch size {trial.values['batch_size']}"
+        click.echo(f"trial {trial.trial}: {values}: {what} ({len(scores)} finished)", err=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,178 @@
+"""`kwarmup tune`: in one process, killed and gone on with, and with workers of which one is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from kwarmup import Plan, SearchResult
+from kwarmup.cli import main
+from kwarmup.searches.outcome import FINISHED
+
+DRAW = np.random.default_rng(0)
+X = DRAW.random((200, 3, 3)).astype("float32")
+Y = (X.mean(axis=(1, 2)) > 0.5).astype("int32")
+FLAT = ["--data", "squares.npz", "--model", "my_flats:flat"]
+TUNE = [
+    "tune",
+    *FLAT,
+    "--tuner",
+    "random",
+    "--peak",
+    "0.01,1",
+    "--batch-sizes",
+    "10,40",
+    "--trials",
+    "3",
+    "--epochs",
+    "3",
+]
+pytestmark = pytest.mark.filterwarnings("ignore::kwarmup.PlanWarning")  # three passes are few
+#: A network that kills its process in the second pass of a trial, once, where it is asked to.
+MODULE = """
+import os, signal
+import keras
+
+class Flat(keras.Sequential):
+    passes = 0
+
+    def fit(self, *arguments, **more):
+        Flat.passes += 1
+        if Flat.passes == int(os.environ.get("KILL_AT", 0)) and not os.path.exists("killed"):
+            if os.environ.get("KERASTUNER_TUNER_ID", "worker0") == "worker0":
+                open("killed", "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().fit(*arguments, **more)
+
+def flat():
+    return Flat([keras.Input((3, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tune")
+    np.savez(folder / "squares.npz", x_train=X[:160], y_train=Y[:160], x_val=X[160:], y_val=Y[160:])
+    (folder / "my_flats.py").write_text(MODULE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(place):
+    """A folder in which a search was made, and what that printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.syspath_prepend(str(place))
+        result = CliRunner().invoke(main, TUNE)
+    assert result.exit_code == 0, result.output
+    return place, result.stdout
+
+
+@pytest.fixture
+def folder(tuned, monkeypatch):
+    monkeypatch.chdir(tuned[0])
+    monkeypatch.syspath_prepend(str(tuned[0]))
+    monkeypatch.setattr(sys.modules["kwarmup.export"], "check", lambda *_: None)
+    return tuned[0]
+
+
+def without_time(result):
+    return [trial._replace(seconds=0.0) for trial in result.trials]
+
+
+def test_it_prints_a_table_and_keeps_a_plan_and_a_picture(tuned):
+    folder, text = tuned
+    found = SearchResult.load(folder / "tune" / "trials.json")
+    assert [trial.status for trial in found.trials] == [FINISHED] * 3
+    assert (found.objective, found.direction, found.reference) == ("val_accuracy", "max", 10)
+    assert found.table() in text and repr(found.best_plan()) in text
+    assert Plan.from_json((folder / "tune" / "best.json").read_text()) == found.best_plan()
+    assert (folder / "tune" / "search.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_its_plan_is_trained_by(folder):
+    result = CliRunner().invoke(main, ["train", *FLAT, "--plan", "tune/best.json"])
+    assert result.exit_code == 0, result.output
+    trained = Plan.from_dict(json.loads(Path("saved_models/squares/1/plan.json").read_text()))
+    assert trained == SearchResult.load("tune/trials.json").best_plan()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (TUNE, "tune holds a search. Go on with it: --resume."),
+        ([*TUNE, "--output", "new", "--peak", "1,0.1"], "two numbers above 0, the smaller one first"),
+        ([*TUNE, "--output", "new", "--peak", "high"], "Write: --peak 0.001,1"),
+        ([*TUNE, "--output", "new", "--batch-sizes", "10,500"], "500 is more than the 160 training examples"),
+        ([*TUNE, "--resume", "--peak", "0.01,2"], "2.0 now"),
+        (
+            [*TUNE, "--output", "new", "--budget", "updates", "--batch-sizes", "40,10"],
+            "passes at batch size 10",
+        ),
+    ],
+    ids=["there is one", "range", "no numbers", "too large", "another", "budget"],
+)
+def test_what_is_wrong_is_said(folder, arguments, words):
+    before = Path("tune/trials.json").read_bytes()
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2 and words in " ".join(result.output.split()), result.output
+    assert Path("tune/trials.json").read_bytes() == before
+
+
+def start(arguments, **environment):
+    """Run a command in a process of its own; return its exit code and what it wrote."""
+    path = os.pathsep.join([os.getcwd(), *sys.path])
+    run = subprocess.run(
+        [sys.executable, "-m", "kwarmup", *arguments], env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    return run.returncode, run.stdout + run.stderr
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_goes_on_to_the_same_result(folder):
+    """Killed in the second pass of the second trial."""
+    killed = [*TUNE, "--output", "killed_once"]
+    code, text = start(killed, KILL_AT="5")
+    assert code == -signal.SIGKILL, text
+    result = CliRunner().invoke(main, [*killed, "--resume"])
+    assert result.exit_code == 0, result.output
+    again = SearchResult.load("killed_once/trials.json")
+    assert without_time(again) == without_time(SearchResult.load("tune/trials.json"))
+    begun = [
+        json.loads(path.read_text()) for path in sorted(Path("killed_once/trials").glob("trial_*/begun.json"))
+    ]
+    # The first was not begun again, and the second went on behind its first pass.
+    assert begun == [
+        [[]],
+        [
+            [],
+            [
+                "training0/step-000000000016"
+                if again.trials[1].values["batch_size"] == 10
+                else "training0/step-000000000004"
+            ],
+        ],
+        [[]],
+    ]
+    Path("killed").unlink()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_loses_its_trial_only(folder):
+    code, text = start([*TUNE, "--output", "workers", "--workers", "2", "--trials", "4"], KILL_AT="2")
+    assert code == 0, text + "".join(path.read_text() for path in Path("workers/logs").iterdir())
+    assert "worker0 ended with -9; it is begun again, and so is its trial." in text
+    found = SearchResult.load("workers/trials.json")
+    assert [trial.status for trial in found.trials] == [FINISHED] * 4
+    begun = [
+        json.loads(path.read_text()) for path in sorted(Path("workers/trials").glob("trial_*/begun.json"))
+    ]
+    assert sorted(map(len, begun)) == [1, 1, 1, 2]
+    assert all(more[-1] for more in begun if len(more) == 2)  # behind its checkpoint

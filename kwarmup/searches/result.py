@@ -43,7 +43,7 @@ class SearchResult:
     >>> print(result.table())
     trial  val_accuracy  batch size  learning rate  peak at 32  passes  updates  seconds
        00          0.91          64            0.2         0.1       2       20      3.0
-       01      diverged          32                          9                        0.0
+       01      diverged          32                          9                       0.0
     >>> result.best_plan() == plan
     True
     """

@@ -40,7 +40,7 @@ def away(values):
 @pytest.mark.parametrize("tuner", ["random", "bayesian", "grid", "hyperband"])
 @pytest.mark.parametrize("limit", [40])
 def test_no_size_is_asked_for_that_cannot_fit(tmp_path, tuner, limit):
-    more = {} if tuner == "hyperband" else {"max_trials": 10}
+    more = {} if tuner == "hyperband" else {"max_trials": 8}
     found = run(tmp_path, tuner, lambda v: OUT_OF_MEMORY if v["batch_size"] >= limit else away(v), **more)
     known = math.inf
     for trial in found:
@@ -68,8 +68,8 @@ def test_bayesian_learns_from_what_diverged(tmp_path):
     def judge(values):
         return DIVERGED if values["peak"] > 0.1 else away(values)
 
-    found = run(tmp_path, "bayesian", judge, max_trials=14, num_initial_points=5)
-    late = found[7:]
+    found = run(tmp_path, "bayesian", judge, max_trials=10, num_initial_points=5)
+    late = found[6:]
     assert sum(trial.status == DIVERGED for trial in late) < len(late) / 2
     assert min(trial.score for trial in found if trial.score is not None) < 0.2
 

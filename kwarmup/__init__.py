@@ -21,7 +21,7 @@ class _Package(ModuleType):
     """Keeps `kwarmup.curve` the function when something imports the module `kwarmup.curve`."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in __all__ and isinstance(value, ModuleType) and name != "shapes":
+        if name in __all__ and isinstance(value, ModuleType) and name not in ("distribute", "shapes"):
             return
         super().__setattr__(name, value)
 

@@ -1,5 +1,6 @@
 """The public names, once: `__init__.py` reads this file and imports each when it is first used."""
 
+from . import distribute as distribute
 from . import shapes as shapes
 from .callbacks.ada_scale import AdaScale as AdaScale
 from .callbacks.checkpoints import Checkpoints as Checkpoints

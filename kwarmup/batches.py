@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from kwarmup.clock import Clock
+from kwarmup.distribute.shares import Shares
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.sources import Arrays, Source, Stream, from_generator, from_py_dataset
 
@@ -65,10 +66,11 @@ class Batches:
             data = (x,) if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
             self._source = Arrays(data, examples, seed)
 
-    def between(self, first: int, last: int, skip: int = 0) -> Any:
+    def between(self, first: int, last: int, skip: int = 0, shares: Shares | None = None) -> Any:
         """Return the batches of the passes `first` to `last - 1`, without the first `skip` of them.
 
-        A `tf.data.Dataset` on TensorFlow, a generator on other backends.
+        A `tf.data.Dataset` on TensorFlow, a generator on other backends. With `shares`, which is for TensorFlow,
+        the pieces that local replicas take of each.
         """
         if keras.backend.backend() != "tensorflow":
             return self._iterate(first, last, skip)
@@ -76,12 +78,12 @@ class Batches:
         from kwarmup import pipeline  # needs TensorFlow
 
         if self._dataset is not None:
-            return pipeline.from_dataset(self._dataset, self.clock, first, last, skip, count)
+            return pipeline.from_dataset(self._dataset, self.clock, first, last, skip, count, shares)
         if isinstance(self._source, Arrays):
             if self._arrays is None:
                 self._arrays = pipeline.FromArrays(self._source)
-            return self._arrays.between(self.clock, first, last, skip, count)
-        return pipeline.from_python(lambda: self._iterate(first, last, skip), count)
+            return self._arrays.between(self.clock, first, last, skip, count, shares)
+        return pipeline.from_python(lambda: self._iterate(first, last, skip), count, shares)
 
     def pass_over(self, epochs: int) -> None:
         """Bring data that keeps a place of its own to where it stands behind `epochs` passes.

@@ -11,6 +11,8 @@ import keras
 
 from kwarmup import guard, identity, micro_batches, replan
 from kwarmup.batches import Batches
+from kwarmup.distribute import replicas
+from kwarmup.distribute.over import over
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.finite import FiniteLoss, LossNotFinite
 from kwarmup.length import number
@@ -61,7 +63,7 @@ def fit(
     for callback in replanning:
         plan = callback.replan(plan, keeper.epoch if keeper else 0)
     batches = Batches(plan.clock, x, y, sample_weight, seed)
-    if keeper and (keeper.finished or keras.backend.backend() == "tensorflow"):
+    if replicas.spread(model) or keeper and (keeper.finished or keras.backend.backend() == "tensorflow"):
         build(model, batches.peek())  # elsewhere `fit` does so before it can be restored
     verbose = 1 if verbose == "auto" else verbose
     shown = {"verbose": verbose, "epochs": plan.clock.epochs, "steps": None}
@@ -75,6 +77,7 @@ def fit(
     with (
         micro_batches.within_the_step(model, None if replanning else plan.clock, max_device_batch),
         _averaged_once(training, model.optimizer),
+        over(model, None if replanning else plan.clock, arguments) as spread,
         keeper.watching_for_the_end() if keeper else contextlib.nullcontext(),
     ):
         epoch = training.first_epoch
@@ -83,14 +86,14 @@ def fit(
             batches.clock = training.plan.clock
             try:
                 model.fit(
-                    batches.between(epoch, epoch + 1, training.begun),
+                    spread.batches(batches.between, epoch, epoch + 1, training.begun),
                     epochs=epoch + 1,
                     initial_epoch=epoch,
                     steps_per_epoch=steps - training.begun,
                     callbacks=training,
                     verbose=verbose,
                     shuffle=False,
-                    **arguments,
+                    **spread.arguments,
                 )
                 epoch += 1
             except LossNotFinite as error:

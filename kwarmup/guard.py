@@ -10,6 +10,7 @@ from keras import ops
 
 from kwarmup import applied
 from kwarmup.clock import Clock
+from kwarmup.distribute import replicas
 from kwarmup.errors import Code, value_error
 from kwarmup.optimizers.hyperparameter import Scheduling
 from kwarmup.plan import Plan
@@ -45,7 +46,7 @@ def check_model(plan: Plan, model: keras.Model, begun: int = 0) -> None:
         )
     inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
     for name, scheduled in inner.schedules.items() if isinstance(inner, Scheduling) else ():
-        if scheduled.clock not in (None, plan.clock):
+        if scheduled.clock not in (None, plan.learning_rate.clock):
             raise value_error(
                 name,
                 Code(f"{scheduled!r} in the optimizer, {plan.clock!r} in the plan"),
@@ -61,8 +62,7 @@ def check_model(plan: Plan, model: keras.Model, begun: int = 0) -> None:
         plan.clock,
         plan.clock.gradient_accumulation_steps,
     )
-    replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
-    compare("replicas", "the model's strategy", replicas, plan.clock, plan.clock.replicas)
+    compare("replicas", "the model's strategy", replicas.count(model), plan.clock, plan.clock.replicas)
     done = applied.updates(optimizer)
     if done != begun and not (begun and _has_skipped(optimizer, done, begun)):
         where, write = "where the plan begins", "model.compile(SGD(plan.learning_rate), loss=...) once more"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kwarmup.clock import Clock
+from kwarmup.distribute.shares import Shares, endless
 from kwarmup.sources import Arrays, order
 
 
@@ -40,13 +42,17 @@ class FromArrays:
             clock, skip = asked["clock"], asked["skip"]
             for epoch in range(asked["first"], asked["last"]):
                 sizes = clock.micro_batches(epoch)
-                numbers = order(examples, seed, epoch)[sizes[:skip].sum() :]
-                skip, sizes = max(0, skip - len(sizes)), sizes[skip:]
+                ends = np.cumsum(sizes)
+                begins, ends = (ends - sizes)[skip:], ends[skip:]
+                skip = max(0, skip - len(sizes))
+                if asked["shares"] is not None:
+                    begins, ends = asked["shares"].cut(begins, ends)
+                numbers, sizes = order(examples, seed, epoch), ends - begins
                 # Batches of one size behind each other are the rows of a matrix: cutting it costs TensorFlow less
                 # than a function that is called for each batch.
-                for run in np.split(sizes, np.flatnonzero(np.diff(sizes)) + 1) if len(sizes) else ():
-                    yield numbers[: run.sum()].reshape(len(run), run[0])
-                    numbers = numbers[run.sum() :]
+                changes = np.flatnonzero(np.diff(sizes)) + 1
+                for first, last in itertools.pairwise([0, *changes, len(sizes)]) if len(sizes) else ():
+                    yield numbers[begins[first:last, None] + np.arange(sizes[first])]
 
         def gather(index: tf.Tensor, arrays: Any) -> Any:
             return keras.tree.map_structure(lambda tensor: tf.gather(tensor, index), arrays)
@@ -61,19 +67,27 @@ class FromArrays:
             gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 
-    def between(self, clock: Clock, first: int, last: int, skip: int, count: int) -> tf.data.Dataset:
+    def between(
+        self, clock: Clock, first: int, last: int, skip: int, count: int, shares: Shares | None = None
+    ) -> tf.data.Dataset:
         """Return the `count` batches of the passes `first` to `last - 1`, without the first `skip` of them.
 
-        It yields those of the next call as soon as there is one.
+        It yields those of the next call as soon as there is one. With `shares`, pieces of the batches.
         """
-        self._asked.update(clock=clock, first=first, last=last, skip=skip)
-        return _finish(self._batches, count)
+        self._asked.update(clock=clock, first=first, last=last, skip=skip, shares=shares)
+        return _finish(self._batches, count, shares)
 
 
 def from_dataset(
-    dataset: tf.data.Dataset, clock: Clock, first: int, last: int, skip: int, count: int
+    dataset: tf.data.Dataset,
+    clock: Clock,
+    first: int,
+    last: int,
+    skip: int,
+    count: int,
+    shares: Shares | None = None,
 ) -> tf.data.Dataset:
-    """Return the examples of a dataset, read anew in each pass, cut into batches."""
+    """Return the examples of a dataset, read anew in each pass, cut into batches, or into pieces of them."""
 
     def passes() -> Iterator[np.ndarray]:
         for epoch in range(first, last):
@@ -86,11 +100,13 @@ def from_dataset(
 
     spec = tf.TensorSpec([None], tf.int64)
     made = tf.data.Dataset.from_generator(passes, output_signature=spec).flat_map(one).skip(skip)
-    return _finish(made, count)
+    return _finish(made if shares is None else shares.of_batches(made), count, shares)
 
 
-def from_python(iterate: Callable[[], Iterator[Any]], count: int) -> tf.data.Dataset:
-    """Return batches that Python yields; the first one says of what type they are."""
+def from_python(
+    iterate: Callable[[], Iterator[Any]], count: int, shares: Shares | None = None
+) -> tf.data.Dataset:
+    """Return batches that Python yields, or pieces of them; the first one says of what type they are."""
     batches = iterate()
     first = _in_floatx(next(batches))
 
@@ -100,9 +116,12 @@ def from_python(iterate: Callable[[], Iterator[Any]], count: int) -> tf.data.Dat
             yield _in_floatx(batch)
 
     spec = keras.tree.map_structure(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), first)
-    return _finish(tf.data.Dataset.from_generator(again, output_signature=spec), count)
+    made = tf.data.Dataset.from_generator(again, output_signature=spec)
+    return _finish(made if shares is None else shares.of_batches(made), count, shares)
 
 
-def _finish(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+def _finish(dataset: tf.data.Dataset, count: int, shares: Shares | None) -> tf.data.Dataset:
+    if shares is not None:
+        return endless(dataset).prefetch(tf.data.AUTOTUNE)
     # Data of unknown length costs Keras one iteration too many in each epoch.
     return dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)

@@ -148,7 +148,8 @@ class Plan:
         # Keras is not needed to write, show and store a plan.
         from kwarmup.schedule import Schedule
 
-        return Schedule(self.profile, self.clock, scaling=self.scaling)
+        # It is the same function on any number of devices, and equal to the one that a model was compiled with.
+        return Schedule(self.profile, replace(self.clock, replicas=1), scaling=self.scaling)
 
     def fit(
         self,
@@ -319,6 +320,38 @@ class Plan:
             TypeError: if there is no argument of that name.
         """
         return Plan(**{**self._arguments, **changes})
+
+    def on(self, strategy: Any, *, scale_batch: bool = False) -> Plan:
+        """Return the plan for several devices that share each batch; the batch size stays as it is.
+
+        Each update is the one that a single device would do, the last batch of a pass included, which need not
+        divide by the devices. Only where layers look at a batch as a whole (BatchNorm), or draw random numbers
+        (dropout), it matters that each device sees its own part.
+
+        Args:
+            strategy: as `kw.distribute.strategy()` returns it: a `tf.distribute` strategy, or on JAX a
+                `keras.distribution.DataParallel`. The model is to be made in its scope.
+            scale_batch: multiply the batch size with the number of devices, and the learning rate by the plan's
+                rule, `devices ** scaling`. Lengths in steps stay as many steps.
+
+        Raises:
+            ValueError: if a batch size does not divide by the devices, the nearest plan that does is said; or
+                if `scale_batch` is asked of a plan without a rule, `scaling=0`.
+
+        Paper: Goyal et al. 2017, section 2.1 (the linear rule for more workers).
+
+        Example:
+
+        >>> from kwarmup import Plan, distribute
+        >>> plan = Plan(learning_rate=0.1, batch_size=64, examples=6_400, epochs=3)
+        >>> with distribute.strategy("one").scope():
+        ...     pass  # model = build(); model.compile(SGD(plan.learning_rate), ...)
+        >>> plan.on(distribute.strategy("one")) == plan
+        True
+        """
+        from kwarmup.distribute.planned import on
+
+        return on(self, strategy, scale_batch)
 
     def grow_batch(self, *, max: int) -> Plan:
         """Return the plan that grows the batch where this one decays the learning rate.

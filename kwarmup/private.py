@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -178,3 +179,43 @@ def saved_by(archive: keras.export.ExportArchive) -> Any:
     The archive has methods for endpoints and variables; for assets it has none.
     """
     return archive._tf_trackable
+
+
+@contextlib.contextmanager
+def losses_of_one_device() -> Iterator[None]:
+    """While inside, Keras does not divide losses by the number of replicas.
+
+    It divides means, but not sums and not the losses that functions return as one number: whether a loss is
+    divided cannot be told from outside. Without it each replica's loss is what one device would have.
+    """
+    from keras.src.losses import loss
+
+    doors = ("scale_loss_for_distribution", "unscale_loss_for_distribution")
+    before = {name: getattr(loss, name) for name in doors}
+    for name in doors:
+        setattr(loss, name, lambda value: value)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(loss, name, function)
+
+
+@contextlib.contextmanager
+def built_beforehand(model: keras.Model) -> Iterator[None]:
+    """While inside, `fit` and `evaluate` do not build the model, which is built already, within a strategy.
+
+    To do so they would read a batch and take the mean of what the replicas hold, which fails where they hold
+    different numbers of examples, and under several workers always (keras#20585).
+    """
+    trainer: Any = model
+    if not callable(getattr(trainer, "_maybe_symbolic_build", None)):
+        raise RuntimeError(
+            f"Keras {keras.__version__} builds a model in another way than this kwarmup knows, which several "
+            "devices need.\nWrite: pip install --upgrade kwarmup, or train on one device"
+        )
+    vars(trainer)["_maybe_symbolic_build"] = lambda *arguments, **named: None
+    try:
+        yield
+    finally:
+        del vars(trainer)["_maybe_symbolic_build"]

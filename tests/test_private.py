@@ -7,10 +7,12 @@ from keras import ops
 
 from kwarmup import Schedule, warmup
 from kwarmup.private import (
+    built_beforehand,
     direction_of,
     index_of,
     input_signature,
     loss_tracker,
+    losses_of_one_device,
     mask_of,
     optimizer_like,
     output_loss_trackers,
@@ -197,3 +199,43 @@ def test_what_is_put_into_an_archive_is_saved_with_it(tmp_path):
     assert (tmp_path / "saved" / "assets" / "note.txt").read_text() == "words"
     loaded = tensorflow.saved_model.load(str(tmp_path / "saved"))
     assert loaded.note.asset_path.numpy().endswith(b"note.txt")
+
+
+def test_losses_are_those_of_one_device():
+    import tensorflow as tf
+
+    loss = keras.losses.MeanSquaredError()
+    value = float(loss(np.zeros((4, 1)), np.ones((4, 1))))
+    divided = []
+
+    class Two:
+        num_replicas_in_sync = 2
+
+    real = tf.distribute.get_strategy
+    tf.distribute.get_strategy = Two
+    try:
+        with losses_of_one_device():
+            alone = float(loss(np.zeros((4, 1)), np.ones((4, 1))))
+        divided = float(loss(np.zeros((4, 1)), np.ones((4, 1))))
+    finally:
+        tf.distribute.get_strategy = real
+    assert (value, alone, divided) == (1.0, 1.0, 0.5)
+
+
+def test_fit_builds_through_the_door_that_is_closed():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    called = []
+    vars(model)["_maybe_symbolic_build"] = lambda *arguments, **named: called.append(named)
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    model.evaluate(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    assert [list(named) for named in called] == [["iterator"], ["iterator"]]
+    del vars(model)["_maybe_symbolic_build"]
+    with built_beforehand(model):
+        assert "_maybe_symbolic_build" in vars(model)
+    assert "_maybe_symbolic_build" not in vars(model)
+
+
+def test_a_keras_without_that_door_is_refused_in_words():
+    with pytest.raises(RuntimeError, match="pip install --upgrade kwarmup"), built_beforehand(object()):
+        pass

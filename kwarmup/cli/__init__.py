@@ -3,7 +3,7 @@
 import click
 
 import kwarmup
-from kwarmup.cli import export, find_lr, noise, show, study, train, tune
+from kwarmup.cli import export, find_lr, launch, noise, show, study, train, tune
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -14,6 +14,7 @@ def main() -> None:
 
 main.add_command(export.command, "export")
 main.add_command(find_lr.command, "find-lr")
+main.add_command(launch.command, "launch")
 main.add_command(noise.command, "noise")
 main.add_command(show.command, "show")
 main.add_command(study.command, "study")

@@ -74,10 +74,10 @@ def _sum_over(count: tf.Tensor, share_of: Callable[[Any], Share], first: Share, 
         return share._replace(gradients=gradients).wide()
 
     def body(i: tf.Tensor, sums: list[tf.Tensor]) -> Any:
-        return i + 1, _tensors(_like(first, sums).plus(ready(share_of(i))))
+        return i + 1, tensors_in(as_in(first, sums).plus(ready(share_of(i))))
 
     first = ready(first)
-    tensors = _tensors(first)
+    tensors = tensors_in(first)
     growing = {
         id(one) for slices in _leaves(first) if _sparse(slices) for one in (slices.values, slices.indices)
     }
@@ -89,7 +89,7 @@ def _sum_over(count: tf.Tensor, share_of: Callable[[Any], Share], first: Share, 
         shape_invariants=[tf.TensorShape([]), shapes],
         parallel_iterations=1,
     )
-    return _like(first, sums)
+    return as_in(first, sums)
 
 
 def _sparse(gradient: Any) -> bool:
@@ -104,7 +104,7 @@ def _leaves(share: Share) -> list[Any]:
     return tree.flatten(tuple(share))
 
 
-def _tensors(share: Share) -> list[tf.Tensor]:
+def tensors_in(share: Share) -> list[tf.Tensor]:
     """Return the tensors in a share: a loop of TensorFlow carries neither `None` nor sparse gradients."""
     found = []
     for one in _leaves(share):
@@ -112,8 +112,8 @@ def _tensors(share: Share) -> list[tf.Tensor]:
     return found
 
 
-def _like(share: Share, tensors: list[tf.Tensor]) -> Share:
-    """Return the tensors as the share that `_tensors` took apart."""
+def as_in(share: Share, tensors: list[tf.Tensor]) -> Share:
+    """Return the tensors as the share that `tensors_in` took apart."""
     left = iter(tensors)
 
     def back(one: Any) -> Any:

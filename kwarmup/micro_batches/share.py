@@ -100,7 +100,9 @@ def _divided(value: Any, divisor: Any) -> Any:
     return None if value is None else _each(ops.divide_no_nan, value, ops.cast(divisor, _dtype(value)))
 
 
-def losses_of(model: keras.Model, x: Any, y: Any, sample_weight: Any, part: Any) -> tuple[Share, Any]:
+def losses_of(
+    model: keras.Model, x: Any, y: Any, sample_weight: Any, part: Any, training: bool = True
+) -> tuple[Share, Any]:
     """Run a model forward over a micro-batch; return its share, still without gradients, and the predictions.
 
     A mean over the examples counts by the part of the examples that are here, and so does what layers add:
@@ -114,14 +116,15 @@ def losses_of(model: keras.Model, x: Any, y: Any, sample_weight: Any, part: Any)
         y: targets.
         sample_weight: weights, or `None`.
         part: how much of the batch is here, 1 for all of it.
+        training: or evaluating.
 
     Raises:
         ValueError: if several losses do not all count by the number of examples.
     """
-    y_pred = model(x, training=True)
-    training = {"training": True} if "training" in inspect.signature(model.compute_loss).parameters else {}
+    y_pred = model(x, training=training)
+    named = {"training": training} if "training" in inspect.signature(model.compute_loss).parameters else {}
     with logs.apart(model) as outputs:
-        loss = model.compute_loss(x, y, y_pred, sample_weight, **training)
+        loss = model.compute_loss(x, y, y_pred, sample_weight, **named)
     part = ops.cast(part, loss.dtype)
     logged = [value * part for value in outputs]
     own = _own_weight(model.loss, y, y_pred, sample_weight)

@@ -1,0 +1,74 @@
+"""`kwarmup launch`: start a program as several workers on this machine, and again where one of them is lost."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import click
+
+from kwarmup.cli.errors import UserError
+
+
+@click.command(
+    context_settings={"show_default": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), required=True, metavar="NUMBER", help="Processes to start."
+)
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="NUMBER",
+    help="How often all workers are started again where one of them fails.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=15.0,
+    metavar="SECONDS",
+    help="How long workers have to end by themselves before they are killed.",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(workers: int, max_restarts: int, grace: float, command: tuple[str, ...]) -> None:
+    """Start COMMAND as several workers of one training on this machine.
+
+    Each worker finds in TF_CONFIG who the others are; kw.distribute.strategy() reads it. What a worker writes is
+    shown with its number in front. The workers train together, so where one fails, none can go on: all of
+    them are ended, and with --max-restarts started again. A training with a checkpoint_dir then goes on from its
+    last checkpoint, to the same weights as without the break.
+
+    Ctrl-C and SIGTERM are passed on as SIGTERM: a training with a checkpoint_dir saves itself and ends. A second
+    Ctrl-C ends all workers at once.
+
+    \b
+    Exit code: 0 if all workers end well, that of the first that failed, 130 after Ctrl-C, 143 after SIGTERM.
+
+    \b
+    Examples:
+      kwarmup launch --workers 2 -- python train.py
+      kwarmup launch --workers 4 --max-restarts 3 -- python train.py --epochs 30
+    """
+    from kwarmup.cli import group as processes
+
+    program = shutil.which(command[0])
+    if program is None:
+        raise UserError(
+            f"There is no program {command[0]!r}. Write: kwarmup launch --workers 2 -- python train.py"
+        )
+    code = processes.run(
+        [program, *command[1:]],
+        workers,
+        restarts=max_restarts,
+        grace=grace,
+        say=lambda text: click.echo(text, err=True),
+        write=_write,
+    )
+    click.get_current_context().exit(code)
+
+
+def _write(line: str) -> None:
+    # One write for a line, or those of two workers meet in it.
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

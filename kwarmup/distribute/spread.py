@@ -1,0 +1,206 @@
+"""Let Keras's `fit` and `evaluate` run over several replicas: put functions in place, and take them away."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from kwarmup import pipeline
+from kwarmup.distribute import replicas, step
+from kwarmup.distribute.lost import lost_worker
+from kwarmup.distribute.shares import Shares, endless
+from kwarmup.errors import Code, type_error, value_error
+from kwarmup.micro_batches.share import check_losses
+from kwarmup.private import built_beforehand
+
+
+class Spread:
+    """A model whose `fit` and `evaluate` run over the replicas of the strategy that it was made in.
+
+    Args:
+        model: built and compiled in the strategy's scope.
+        may_be_empty: whether some batch of the training has fewer examples than there are replicas.
+    """
+
+    def __init__(self, model: Any, may_be_empty: bool):
+        self.model, self.strategy, self.may_be_empty = model, model.distribute_strategy, may_be_empty
+        self.shares: Shares = replicas.shares(self.strategy)
+        self.several_workers = self.shares.local < self.shares.replicas
+        self.chief = replicas.is_chief(self.strategy)
+        #: Asked before each update: whether this process is to end.
+        self.asked: Callable[[], bool] = lambda: False
+        #: Whether any worker was asked to, at the last update.
+        self.asked_anywhere = False
+
+    def take(self, arguments: dict[str, Any]) -> None:
+        """Take the arguments for `fit` that are about data; `self.arguments` has what is to be given in their place."""
+        arguments = dict(arguments)
+        self._class_weight = arguments.pop("class_weight", None)
+        data = arguments.get("validation_data")
+        if data is not None:
+            batch_size, steps = (
+                arguments.pop(f"validation_{name}", None) for name in ("batch_size", "steps")
+            )
+            data, steps = self.validation(data, batch_size, steps)
+            arguments |= {"validation_data": data, "validation_steps": steps}
+        self.arguments = arguments
+
+    def batches(self, between: Callable[..., Any], *where: int) -> Any:
+        """Return what `fit` takes: the batches between two places, as `Batches.between` makes pieces of them."""
+        dataset = between(*where, shares=self.shares)
+        if self._class_weight is not None:
+            dataset = dataset.map(by_class(self._class_weight))
+        return self._distributed(dataset)
+
+    def train_function(self, measures: bool = False) -> Callable[[Any], dict[str, Any]]:
+        """Return what `fit` calls with an iterator for each execution, as the model is compiled now."""
+        update = step.train(self.model, self.may_be_empty, measures)
+        compiled = self._compiled(lambda iterator, asked: update(iterator.get_next(), asked))
+
+        def one(iterator: Any) -> dict[str, Any]:
+            found = compiled(iterator, tf.constant(float(self.asked())))
+            asked = found.pop(step.ASKED)
+            if self.several_workers:
+                self.asked_anywhere = self.asked_anywhere or bool(asked.numpy() > 0)
+            return found
+
+        return self._execution(one)
+
+    def test_function(self) -> Callable[[Any], dict[str, Any]]:
+        """Return what `evaluate` calls with an iterator for each execution."""
+        evaluate = step.test(self.model, may_be_empty=True)
+        return self._execution(self._compiled(lambda iterator: evaluate(iterator.get_next())))
+
+    def validation(self, data: Any, batch_size: int | None, steps: int | None) -> tuple[Any, int]:
+        """Return validation data over the replicas, and how many batches it has.
+
+        Args:
+            data: as `fit` takes it: arrays `(x, y)` or `(x, y, sample_weight)`, or batches.
+            batch_size: of arrays; `None` for 32.
+            steps: batches to take; `None` for all.
+
+        Raises:
+            ValueError: if nobody knows how many batches there are.
+        """
+        if isinstance(data, tuple | list):
+            examples = len(keras.tree.flatten(data)[0])
+            size = batch_size or 32
+            data = tf.data.Dataset.from_tensor_slices(tuple(data)).batch(size)
+            steps = min(steps or examples, -(-examples // size))
+        elif isinstance(data, keras.utils.PyDataset):
+            made, steps = data, min(steps or len(data), len(data))
+            data = pipeline.from_python(lambda: (made[index] for index in range(len(made))), len(made))
+        elif not isinstance(data, tf.data.Dataset):
+            raise type_error(
+                "validation_data", Code(f"a {type(data).__name__}"), "arrays, a PyDataset or a tf.data.Dataset",
+                "plan.fit(model, x, y, validation_data=(x_validation, y_validation))",
+            )  # fmt: skip
+        else:
+            known = int(data.cardinality())
+            if known < 0 and steps is None:
+                raise value_error(
+                    "validation_steps", None, "a number, since this dataset does not know its length",
+                    "plan.fit(..., validation_steps=100)",
+                )  # fmt: skip
+            steps = min(steps or known, known) if known >= 0 else steps
+        assert steps is not None
+        return self._distributed(endless(self.shares.of_batches(data))), steps
+
+    def _distributed(self, dataset: Any) -> Any:
+        return self.strategy.distribute_datasets_from_function(lambda _: dataset)
+
+    def _execution(self, one: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+        def function(iterator: Any) -> dict[str, Any]:
+            with lost_worker(self.model):
+                return one(iterator)
+
+        return function
+
+    def _compiled(self, function: Any) -> Any:
+        function = tf.autograph.experimental.do_not_convert(function)
+        return function if self.model.run_eagerly else tf.function(function, reduce_retracing=True)
+
+
+@contextlib.contextmanager
+def over_replicas(model: Any, may_be_empty: bool) -> Iterator[Spread]:
+    """While inside, `fit` and `evaluate` of a model run over the replicas of its strategy.
+
+    Args:
+        model: built and compiled in the strategy's scope.
+        may_be_empty: whether some batch of the training has fewer examples than there are replicas.
+
+    Raises:
+        ValueError: if the model's steps or losses cannot be taken apart.
+    """
+    check_losses(model.loss)
+    _check_model(model)
+    spread = Spread(model, may_be_empty)
+    before = model.train_function, model.test_function
+
+    def make_train_function(force: bool = False) -> None:
+        if force or model.train_function is None:
+            model.train_function = spread.train_function()
+
+    def make_test_function(force: bool = False) -> None:
+        if force or model.test_function is None:
+            model.test_function = spread.test_function()
+
+    model.train_function = model.test_function = None
+    vars(model)["make_train_function"], vars(model)["make_test_function"] = (
+        make_train_function,
+        make_test_function,
+    )
+    try:
+        with built_beforehand(model):
+            yield spread
+    finally:
+        del vars(model)["make_train_function"], vars(model)["make_test_function"]
+        model.train_function, model.test_function = before
+
+
+def by_class(weights: dict[int, float]) -> Callable[..., Any]:
+    """Return a function that weighs examples by their classes, as `class_weight` of `fit` says.
+
+    Raises:
+        ValueError: from that function, if examples have weights already or targets are no classes.
+    """
+    table = tf.constant([weights.get(number, 1.0) for number in range(max(weights) + 1)], tf.float32)
+
+    def weigh(*data: Any) -> Any:
+        x, y, *others = data
+        if others or tree.is_nested(y):
+            raise value_error(
+                "class_weight", weights, "None beside sample weights or several targets",
+                "plan.fit(model, x, y, sample_weight)",
+            )  # fmt: skip
+        one_hot = y.shape.rank > 1 and y.shape[-1] != 1
+        classes = tf.argmax(y, -1) if one_hot else tf.cast(tf.reshape(y, [-1]), tf.int64)
+        return x, y, tf.gather(table, classes)
+
+    return weigh
+
+
+def _check_model(model: Any) -> None:
+    for name in ("train_step", "test_step", "make_train_function", "make_test_function"):
+        if name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name):
+            raise value_error(
+                "model",
+                Code(f"a {type(model).__name__} with a {name} of its own"),
+                f"a model whose {name} is that of keras.Model, to be spread over replicas",
+                "plan.fit(model, x, y) with a model that was made outside of strategy.scope()",
+            )
+    if model.jit_compile is True:
+        raise value_error(
+            "jit_compile", True, "False, since TensorFlow does not compile what replicas say to each other",
+            'model.compile(..., jit_compile="auto")',
+        )  # fmt: skip
+    if model.steps_per_execution != 1:
+        raise value_error(
+            "steps_per_execution", model.steps_per_execution, "1 over several replicas",
+            "model.compile(..., steps_per_execution=1)",
+        )  # fmt: skip

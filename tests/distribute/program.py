@@ -1,0 +1,131 @@
+"""Trainings that must come to the same weights on any number of devices; run as a program.
+
+    python program.py RESULT [--replicas N] [--cases NAME ...]
+
+writes weights, optimizer variables and histories of each case to RESULT, an .npz file; each worker to one of
+its own, with its number in place of `{}`. With `--replicas` there are so many logical devices; without, and
+without `TF_CONFIG`, one.
+"""
+
+import argparse
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import kwarmup as kw
+from kwarmup import Plan, PlateauDecay, cosine, distribute, hold, linear, warmup
+from kwarmup.distribute import replicas
+
+EXAMPLES = 101  # a prime: the last batch of a pass is always a partial one
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(EXAMPLES, 6)).astype("float32")
+Y = (X[:, :1] * X[:, 1:2] + RANDOM.normal(0, 0.1, (EXAMPLES, 1))).astype("float32")
+WORDS = RANDOM.integers(0, 9, (EXAMPLES, 5)) * (RANDOM.random((EXAMPLES, 5)) < 0.7)
+CLASSES = WORDS % 3
+WEIGHTS = RANDOM.random(EXAMPLES).astype("float32") + 0.1
+
+
+def dense(**arguments):
+    return [keras.layers.Dense(8, "tanh", **arguments), keras.layers.Dense(1)]
+
+
+def mean_of_squares(y, y_pred):
+    return keras.ops.mean(keras.ops.square(y_pred - keras.ops.cast(y, y_pred.dtype)))
+
+
+def ramp(strategy):
+    """A ramp with the square-root rule, accumulation, a momentum that cycles, clipping and a penalty."""
+    plan = Plan(
+        learning_rate=0.1 * (warmup(epochs=1, start=0.1) >> cosine()),
+        batch_size=8 * (hold(epochs=1) >> hold(2, epochs=1) >> hold(4)),
+        examples=EXAMPLES,
+        epochs=4,
+        scaling=0.5,
+        gradient_accumulation_steps=2,
+    )
+    with strategy.scope():
+        model = keras.Sequential(dense(kernel_regularizer="l2"))
+        momentum = 0.9 * (linear(to=0.8, epochs=2) >> linear(to=1))
+        clipped = dict(gradient_accumulation_steps=2, global_clipnorm=0.5)
+        model.compile(kw.SGD(plan.learning_rate, momentum=momentum, **clipped), "mse", metrics=["mae"])
+    validation = dict(validation_data=(X[:33], Y[:33]), validation_batch_size=16)
+    return model, plan.on(strategy).fit(model, X, Y, verbose=0, **validation)
+
+
+def plateau(strategy):
+    """A plateau, two outputs, and batches from a dataset smaller than four devices."""
+    plan = Plan(learning_rate=0.05, batch_size=4, examples=41, epochs=3)
+    with strategy.scope():
+        x = keras.Input((6,))
+        body = keras.layers.Dense(4, "tanh")(x)
+        model = keras.Model(x, [keras.layers.Dense(1, name=name)(body) for name in "ab"])
+        model.compile(keras.optimizers.AdamW(plan.learning_rate), ["mse", "mae"], loss_weights=[1.0, 0.3])
+    decay = PlateauDecay("loss", factor=0.5, patience=1, min_delta=10.0, steps=5)
+    data = tf.data.Dataset.from_tensor_slices((X[:41], (Y[:41], -Y[:41])))
+    return model, plan.on(strategy).fit(
+        model, data, verbose=0, callbacks=[decay], validation_data=data.batch(9)
+    )
+
+
+def masked(strategy):
+    """A masked mean, whose divisor is known only over all devices; and rows of an embedding."""
+    plan = Plan(learning_rate=0.2, batch_size=20, examples=EXAMPLES, epochs=2)
+    with strategy.scope():
+        model = keras.Sequential([keras.layers.Embedding(9, 4, mask_zero=True), keras.layers.Dense(3)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(plan.learning_rate, momentum=0.5), loss, metrics=["accuracy"])
+    return model, plan.on(strategy).fit(model, WORDS, CLASSES, verbose=0)
+
+
+def weighted(strategy):
+    """A mean over sample weights of a loss that is a mean, and a loss scale."""
+    plan = Plan(learning_rate=0.05, batch_size=12, examples=EXAMPLES, epochs=2)
+    with strategy.scope():
+        model = keras.Sequential(dense())
+        loss = keras.losses.MeanSquaredError(reduction="mean_with_sample_weight")
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(plan.learning_rate))
+        model.compile(optimizer, loss, weighted_metrics=["mae"])
+    return model, plan.on(strategy).fit(model, X, Y, WEIGHTS, verbose=0)
+
+
+def own_loss(strategy):
+    """A loss function that returns one number, which Keras does not divide by the replicas."""
+    plan = Plan(learning_rate=0.05, batch_size=12, examples=EXAMPLES, epochs=2)
+    with strategy.scope():
+        model = keras.Sequential([keras.layers.Dense(3)])
+        model.compile(keras.optimizers.SGD(plan.learning_rate), mean_of_squares)
+    return model, plan.on(strategy).fit(model, X, Y, verbose=0)
+
+
+CASES = {case.__name__: case for case in (ramp, plateau, masked, weighted, own_loss)}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("result")
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--cases", nargs="*", default=list(CASES))
+    arguments = parser.parse_args()
+    if arguments.replicas > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        devices = [tf.config.LogicalDeviceConfiguration()] * arguments.replicas
+        tf.config.set_logical_device_configuration(cpu, devices)
+    strategy = distribute.strategy()
+    found = {"replicas": strategy.num_replicas_in_sync}
+    for name in arguments.cases:
+        keras.utils.set_random_seed(0)
+        model, history = CASES[name](strategy)
+        for index, variable in enumerate([*model.variables, *model.optimizer.variables]):
+            found[f"{name}/{index}"] = keras.ops.convert_to_numpy(variable)
+        for key, values in history.history.items():
+            found[f"{name}/{key}"] = np.array(values)
+    number = replicas.worker_number(getattr(strategy, "cluster_resolver", None))
+    np.savez(arguments.result.format(number), **found)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+    main()

@@ -1,0 +1,162 @@
+"""TF_CONFIG read and written, and the workers that meet: who is missing, whose port is taken, who is wrong."""
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from kwarmup.cli.group import free_ports
+from kwarmup.distribute import WorkerMissing
+from kwarmup.distribute.cluster import Cluster, read
+from kwarmup.distribute.rendezvous import meet
+
+
+def config(cluster, task):
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})}
+
+
+WORKERS = {"worker": ["a:1", "b:2"]}
+TASK = {"type": "worker", "index": 1}
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        Cluster(("a:1",), 0),
+        Cluster(("a:1", "b:2"), 1),
+        Cluster(("a:1", "b:2"), 0, chiefs=1),
+        Cluster(("a:1", "b:2"), 1, chiefs=1),
+    ],
+)
+def test_what_is_written_is_read(cluster):
+    assert read({"TF_CONFIG": cluster.to_json()}) == cluster
+
+
+@pytest.mark.parametrize("environment", [{}, {"TF_CONFIG": ""}, {"TF_CONFIG": " {} "}])
+def test_nothing_is_no_cluster(environment):
+    assert read(environment) is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"TF_CONFIG": "{'cluster': 1}"}, "expected JSON"),
+        ({"TF_CONFIG": "[1]"}, 'expected an object with "cluster"'),
+        (config({**WORKERS, "ps": ["c:3"]}, TASK), "'ps' does not train"),
+        (config({"worker": "a:1"}, TASK), '"worker" to be a list of "host:port"'),
+        (config({"worker": ["a", "b:2"]}, TASK), '"worker" to be a list of "host:port"'),
+        (config({"worker": ["a:1", "b:99999"]}, TASK), '"worker" to be a list of "host:port"'),
+        (config({"worker": []}, TASK), "one worker or more"),
+        (config({"chief": ["a:1", "b:2"]}, {"type": "chief", "index": 0}), "one chief at most"),
+        (config({"worker": ["a:1", "a:1"]}, TASK), "a:1 is there twice"),
+        (config(WORKERS, None), '"task" with a "type"'),
+        (config(WORKERS, {"type": "evaluator", "index": 0}), '"task" with a "type"'),
+        (config(WORKERS, {"type": "worker", "index": 2}), "from 0 to 1, one of the 2"),
+        (config(WORKERS, {"type": "worker", "index": "0"}), "from 0 to 1, one of the 2"),
+        (config(WORKERS, {"type": "worker"}), "from 0 to 1, one of the 2"),
+    ],
+)
+def test_what_is_wrong_is_said(environment, said):
+    with pytest.raises(ValueError, match="^`TF_CONFIG`: expected ") as error:
+        read(environment)
+    assert said in str(error.value) and "Write: TF_CONFIG='{" in str(error.value)
+
+
+def meeting(addresses, seconds=10.0, numbers=None, late=()):
+    """Let workers meet, each in a thread; return what each of them ended with, by number."""
+    ended = {}
+
+    def come(number, cluster):
+        if number in late:
+            time.sleep(0.5)
+        try:
+            meet(cluster, seconds)
+            ended[number] = None
+        except Exception as error:
+            ended[number] = error
+
+    threads = []
+    for number in range(len(addresses)) if numbers is None else numbers:
+        threads.append(threading.Thread(target=come, args=(number, Cluster(tuple(addresses), number))))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    return ended
+
+
+def local(count):
+    return [f"127.0.0.1:{port}" for port in free_ports(count)]
+
+
+@pytest.mark.parametrize("late", [(), (0,), (1, 2)])
+def test_all_come(late):
+    addresses = local(3)
+    assert meeting(addresses, late=late) == {0: None, 1: None, 2: None}
+    for address in addresses:  # free again, for TensorFlow
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+
+
+def test_a_lone_worker_waits_for_nobody():
+    meet(Cluster(("127.0.0.1:1",), 0), seconds=0)
+
+
+def test_who_is_missing_is_said():
+    addresses = local(3)
+    ended = meeting(addresses, seconds=1.5, numbers=[0, 2])
+    assert all(isinstance(error, WorkerMissing) for error in ended.values())
+    assert f"worker 1 at {addresses[1]} has not come" in str(ended[0]) and "worker 2" not in str(ended[0])
+    assert f"the chief at {addresses[0]}" in str(ended[2])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_port_that_is_taken_is_said(number):
+    addresses = local(2)
+    with socket.socket() as taken:
+        taken.bind(("", int(addresses[number].rpartition(":")[2])))
+        taken.listen()
+        error = meeting(addresses, seconds=1.0, numbers=[number])[number]
+    assert isinstance(error, ValueError)
+    assert f"{addresses[number]} for worker {number}, a port that is taken" in str(error)
+
+
+def test_two_ideas_of_the_cluster_are_told_apart():
+    addresses = local(2)
+    ended = {}
+
+    def chief():
+        try:
+            meet(Cluster(tuple(addresses), 0), 1.5)
+        except WorkerMissing as error:
+            ended["chief"] = error
+
+    thread = threading.Thread(target=chief)
+    thread.start()
+    with pytest.raises(ValueError, match="the same cluster in each worker") as error:
+        meet(Cluster((addresses[0], local(1)[0]), 1), 5.0)
+    assert f"the chief has the workers {', '.join(addresses)}" in str(error.value)
+    thread.join()
+    assert "worker 1" in str(ended["chief"])
+
+
+def test_somebody_else_who_calls_is_no_worker():
+    addresses = local(2)
+    port = int(addresses[0].rpartition(":")[2])
+
+    def scan():
+        for said in (b"GET / HTTP/1.1\r\n\r\n", b"", b'{"number": "x"}\n'):
+            for _ in range(50):
+                try:
+                    with socket.create_connection(("127.0.0.1", port), timeout=1) as caller:
+                        caller.sendall(said)
+                    break
+                except OSError:
+                    time.sleep(0.02)
+
+    scanner = threading.Thread(target=scan)
+    scanner.start()
+    assert meeting(addresses, late=(1,)) == {0: None, 1: None}
+    scanner.join()

@@ -50,8 +50,8 @@ class Checkpoint:
     arrays: dict[str, np.ndarray]
 
 
-def prepare(folder: str | os.PathLike[str]) -> Path:
-    """Make the folder for checkpoints, and clear away what a killed process left half-written.
+def prepare(folder: str | os.PathLike[str], clear: bool = True) -> Path:
+    """Make the folder for checkpoints, and clear away what a killed process left half-written, unless told not to.
 
     Raises:
         ValueError: if no folder can be made or written there.
@@ -68,7 +68,7 @@ def prepare(folder: str | os.PathLike[str]) -> Path:
             f"a folder that can be written ({error})",
             'checkpoint_dir="runs/a"',
         ) from error
-    for left in path.glob(".writing-*"):
+    for left in path.glob(".writing-*") if clear else ():
         shutil.rmtree(left, ignore_errors=True)
     return path
 

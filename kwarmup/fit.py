@@ -65,7 +65,9 @@ def fit(
     batches = Batches(plan.clock, x, y, sample_weight, seed)
     if replicas.spread(model) or keeper and (keeper.finished or keras.backend.backend() == "tensorflow"):
         build(model, batches.peek())  # elsewhere `fit` does so before it can be restored
-    verbose = 1 if verbose == "auto" else verbose
+    verbose = (
+        int(replicas.is_chief(getattr(model, "distribute_strategy", None))) if verbose == "auto" else verbose
+    )
     shown = {"verbose": verbose, "epochs": plan.clock.epochs, "steps": None}
     training = OneTraining(callbacks, add_history=True, add_progbar=verbose != 0, model=model, **shown)
     training.plan, training.keeper = plan, keeper
@@ -80,6 +82,13 @@ def fit(
         over(model, None if replanning else plan.clock, arguments) as spread,
         keeper.watching_for_the_end() if keeper else contextlib.nullcontext(),
     ):
+        if roll_back is not None and spread.several_workers:
+            raise value_error(
+                "roll_back", roll_back, "None with several workers, which cannot go back together yet",
+                'plan.fit(model, x, y, checkpoint_dir="runs/a")',
+            )  # fmt: skip
+        if keeper and spread.several_workers:
+            spread.asked, keeper.agreed = lambda: keeper.asked_to_end, lambda: spread.asked_anywhere
         epoch = training.first_epoch
         while epoch < plan.clock.epochs and not model.stop_training:
             steps = training.begin_pass(epoch)

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from keras import ops
 
 from kwarmup import applied, checkpoint, identity, replan, scaled, state
+from kwarmup.distribute import agreement, replicas
 from kwarmup.errors import Code, message, value_error
 from kwarmup.finite import LossNotFinite
 from kwarmup.following import batch_size_from_dict
@@ -88,13 +89,18 @@ class Keeper:
         # As they come back from a file: here a plan that cannot be written is refused, not behind hours.
         self._plan = json.loads(plan.to_json())
         self._facts = json.loads(json.dumps({**facts, "model": identity.of_model(model)}))
-        self._folder = checkpoint.prepare(folder)
+        # Of several workers the chief writes; what all of them take part in is the taking.
+        self._writes = replicas.is_chief(getattr(model, "distribute_strategy", None))
+        self._folder = checkpoint.prepare(folder, clear=self._writes)
         self._asked_to_end = False
+        #: Tells whether some worker was asked to end, the same in all of them; `None` where there is only one.
+        self.agreed: Callable[[], bool] | None = None
         self._first = self._steps = self._done = 0
         self._lowered = 1.0  # by what the learning rate was multiplied where training went back
         self._tries, self._failed_at, self._back_at = 0, -1, -1
         self._last: int | None = None
         self._found = checkpoint.newest(self._folder)
+        agreement.same_place(model, self._folder, self._found)
         if self._found is not None:
             self._accept(self._found.facts, on_change)
             self._lowered, self._last = self._found.facts["lowered"], self._found.facts["place"][0]
@@ -102,6 +108,7 @@ class Keeper:
     def _accept(self, facts: dict[str, Any], on_change: str) -> None:
         changed = list(identity.differences(facts["facts"], self._facts))
         planned = list(identity.differences(_readable(facts["plan"]), _readable(self._plan)))
+        planned = self._on_other_devices(facts, planned)
         if on_change == "checkpoint":
             refused = changed
         else:
@@ -129,6 +136,21 @@ class Keeper:
             self.finished = self.epoch == self.plan.clock.epochs
             return
         self._go_on_by(facts["in_force"])
+
+    def _on_other_devices(self, facts: dict[str, Any], planned: list[str]) -> list[str]:
+        """Say so where another number of devices goes on, which changes no update; return the other differences."""
+        then, now = facts["plan"].get("replicas", 1), self._plan.get("replicas", 1)
+        if then == now:
+            return planned
+        warnings.warn(
+            f"Training goes on over {now} replicas, and was begun over {then}: the updates are the same but for "
+            "rounding, and for layers that look at a batch as a whole.",
+            checkpoint.CheckpointWarning,
+            stacklevel=2,
+        )
+        for plan in (facts["plan"], facts["in_force"]):
+            plan["replicas"] = now
+        return list(identity.differences(_readable(facts["plan"]), _readable(self._plan)))
 
     def _go_on_by(self, data: dict[str, Any]) -> None:
         with warnings.catch_warnings():
@@ -228,6 +250,16 @@ class Keeper:
         if self._found is not None:
             state.put_generators(self._found.arrays)
 
+    @property
+    def asked_to_end(self) -> bool:
+        """Whether this process was asked to end by SIGTERM."""
+        return self._asked_to_end
+
+    @property
+    def ending(self) -> bool:
+        """Whether to end behind the update at hand: with several workers, where all of them know of it."""
+        return self._asked_to_end if self.agreed is None else self.agreed()
+
     def pass_begins(self, first: int, steps: int, begun: int) -> None:
         """Note where training stands: before micro-batch `begun` of `steps` that follow the `first` of the run."""
         self._first, self._steps, self._done = first, steps, begun
@@ -243,9 +275,9 @@ class Keeper:
             return  # saved behind the validation
         parts = self.plan.clock.gradient_accumulation_steps * self.every
         due = (self._first + before) // parts != (self._first + done) // parts
-        if due or self._asked_to_end or self.model.stop_training:
+        if due or self.ending or self.model.stop_training:
             self._save()
-        if self._asked_to_end:
+        if self.ending:
             raise Preempted(143)
 
     def pass_ended(self, last: bool) -> None:
@@ -256,7 +288,7 @@ class Keeper:
         """
         if self._done == self._steps and not last:
             self._save()
-            if self._asked_to_end:
+            if self.ending:
                 raise Preempted(143)
 
     def training_ended(self) -> None:
@@ -293,7 +325,9 @@ class Keeper:
             )
             return
         point = checkpoint.Checkpoint(facts, arrays)
-        if checkpoint.write(self._folder, tick, point):
+        if not self._writes:
+            self._last = tick
+        elif checkpoint.write(self._folder, tick, point):
             self._last = tick
             if tick // clock.gradient_accumulation_steps > self._failed_at:
                 self._tries = 0

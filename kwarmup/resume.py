@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 
 from kwarmup import applied, checkpoint, identity, replan, scaled, state
-from kwarmup.distribute import agreement, replicas
+from kwarmup.distribute import agreement, counted, replicas
 from kwarmup.errors import Code, message, value_error
 from kwarmup.finite import LossNotFinite
 from kwarmup.following import batch_size_from_dict
@@ -238,6 +238,7 @@ class Keeper:
         if facts["factor"] is not None:
             scaled.install(self.model)  # in place of a variable that the optimizer would have
         state.put(state.variables(self.model), self._found.arrays)
+        counted.put(self.model, self._found.arrays)
         self._callbacks.put(facts["callbacks"], self._found.arrays)
         self.restore_generators()
         if facts["factor"] is not None:
@@ -316,7 +317,7 @@ class Keeper:
             "facts": self._facts,
             "callbacks": states,
         }
-        arrays |= state.take(state.variables(model)) | state.take_generators()
+        arrays |= state.take(state.variables(model)) | state.take_generators() | counted.take(model)
         if not all(np.isfinite(ops.convert_to_numpy(weight)).all() for weight in model.trainable_variables):
             warnings.warn(
                 f"No checkpoint was written at step {tick}: there are weights that are not finite.",

@@ -61,7 +61,8 @@ class Options:
     "planned",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A plan.json, or the study.json of `kwarmup study`, in place of the options from --profile to --scaling.",
+    help="A plan.json, best.json of `kwarmup tune`, or the study.json of `kwarmup study`, in place of the options from "
+    "--profile to --scaling.",
 )
 @click.option(
     "--profile",

@@ -10,6 +10,8 @@ import numpy as np
 from keras import ops
 
 from kwarmup import noise
+from kwarmup.distribute import replicas
+from kwarmup.distribute.over import current
 from kwarmup.errors import Code, value_error
 from kwarmup.parts import FIGURES, SAME, TRIALS, function_of, measuring, run_next
 
@@ -28,7 +30,8 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
     measured steps show, the parts take the place of the batch and nothing is computed twice. Where it is
     not (dropout, batch normalisation, masks), the parts are measured beside the step, at the price of
     one more gradient. An optimizer that accumulates gradients, any loss, half precision and a training step
-    of one's own do not matter; several updates an execution are measured as one, by the last.
+    of one's own do not matter; several updates an execution are measured as one, by the last. Where
+    `Plan.fit` trains over several replicas, they are the parts, and their gradients are there anyway.
 
     Put it before the callbacks that read logs.
 
@@ -72,6 +75,7 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
         self.averages = noise.NOTHING
         self.step = self.due = self.agreed = 0
         self._plain: Any = None
+        self._over: Any = None
         self._functions: dict[bool, tuple[Any, Any]] = {}
 
     @property
@@ -86,13 +90,13 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
         if self._plain is not self.model.train_function:
             # Of another model, or compiled anew. A second `fit` of the same one goes on with what is made.
             self.agreed = 0
-        replicas = getattr(getattr(self.model, "distribute_strategy", None), "num_replicas_in_sync", 1)
-        if replicas != 1:
+        self._over = current(self.model)
+        if self._over is None and replicas.count(self.model) > 1:
             raise value_error(
                 "model",
-                Code(f"{self.model.name}, spread over {replicas} replicas"),
-                "a model on one device",
-                "model.fit(x, y) without NoiseScaleMonitor",
+                Code(f"{self.model.name}, spread over {replicas.count(self.model)} replicas"),
+                "a model on one device, or plan.fit, which knows what each replica has computed",
+                "plan.on(strategy).fit(model, x, y, callbacks=[NoiseScaleMonitor()])",
             )
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -110,6 +114,12 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
         if self._plain is not model.train_function:
             # Compiled anew, perhaps with another schedule, which what is made here does not know.
             self._plain, self._functions = model.train_function, {}
+        if self._over is not None:
+            # The gradients of the replicas are there anyway, and nothing is computed twice.
+            if True not in self._functions:
+                self._functions[True] = None, self._over.train_function(measures=True)
+            run_next(model, model.train_step, self._functions[True][1], behind=self._take)
+            return
         split = self.agreed >= TRIALS
         if split not in self._functions:
             train_step = measuring(model, self.parts, split)
@@ -121,12 +131,13 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
 
     def _absorb(self, figures: np.ndarray) -> None:
         squares, square, count, away = figures
+        parts = self.parts if self._over is None else self._over.shares.replicas
         # Under a loss scale a gradient may overflow; a batch may hold fewer examples than parts.
-        if not np.isfinite(figures[:3]).all() or count < self.parts:
+        if not np.isfinite(figures[:3]).all() or count < parts:
             return
         if self.agreed < TRIALS:
             # One that disagrees settles it.
             self.agreed = self.agreed + 1 if self.agreed >= 0 and away < SAME else -1
         population = self.examples or math.inf
-        pair = noise.two_sizes(squares, square, count / self.parts, count, population)
+        pair = noise.two_sizes(squares, square, count / parts, count, population)
         self.averages = noise.average(self.averages, self.decay, *pair)

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from kwarmup import private, state
+from kwarmup.distribute import replicas
 from kwarmup.errors import Code, value_error
 
 #: Micro-batches in one call of the compiled function, and between two looks at the losses.
@@ -33,7 +34,7 @@ class Trial:
         trainer: Any = model
         self.model = trainer
         strategy = getattr(model, "distribute_strategy", None)
-        _, replicas = layout(model)
+        _, count = layout(model)
         with strategy.scope() if strategy is not None else contextlib.nullcontext():
             optimizer: Any = private.optimizer_like(trainer.optimizer, learning_rate)
             optimizer.build(model.trainable_variables)
@@ -45,7 +46,7 @@ class Trial:
         own["optimizer"], own["train_function"] = optimizer, None
         own["train_step"] = _step(trainer, optimizer)
         # An iterator over several replicas cannot be read inside a loop in the graph.
-        own["steps_per_execution"] = stride if tensorflow and replicas == 1 else 1
+        own["steps_per_execution"] = stride if tensorflow and count == 1 else 1
         if tensorflow:
             from kwarmup.execution import execution
 
@@ -172,8 +173,14 @@ def layout(model: keras.Model) -> tuple[int, int]:
     """Return the micro-batches per update of a compiled model's optimizer, and its replicas."""
     optimizer: Any = model.optimizer
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    strategy = getattr(model, "distribute_strategy", None)
-    return inner.gradient_accumulation_steps or 1, getattr(strategy, "num_replicas_in_sync", 1)
+    if replicas.several_workers(model):
+        raise value_error(
+            "model",
+            Code(f"{model.name}, spread over several workers"),
+            "a model of one process, on one device or several: all workers would measure the same",
+            "a model that is made outside of strategy.scope(), or in a process without TF_CONFIG",
+        )
+    return inner.gradient_accumulation_steps or 1, replicas.count(model)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,20 @@ def over(model: keras.Model, clock: Clock | None, arguments: dict[str, Any]) -> 
     few = clock is None or smallest(clock) < replicas.count(model)
     with over_replicas(model, few) as spread:
         spread.take(arguments)
-        yield spread
+        _SPREAD[id(model)] = spread
+        try:
+            yield spread
+        finally:
+            del _SPREAD[id(model)]
+
+
+#: The models that train over replicas now.
+_SPREAD: dict[int, Any] = {}
+
+
+def current(model: keras.Model) -> Any:
+    """Return the `Spread` of a model that `Plan.fit` trains over replicas at the moment, else `None`."""
+    return _SPREAD.get(id(model))
 
 
 def smallest(clock: Clock) -> int:

@@ -31,6 +31,12 @@ def spread(model: keras.Model) -> bool:
     return getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1) > 1
 
 
+def several_workers(model: keras.Model) -> bool:
+    """Return whether other processes have replicas of a model too."""
+    strategy: Any = getattr(model, "distribute_strategy", None)
+    return spread(model) and len(strategy.extended.worker_devices) < strategy.num_replicas_in_sync
+
+
 def shares(strategy: Any) -> Shares:
     """Return which of a strategy's replicas this process has."""
     local = len(strategy.extended.worker_devices)

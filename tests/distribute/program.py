@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import kwarmup as kw
-from kwarmup import Plan, PlateauDecay, cosine, distribute, hold, linear, warmup
+from kwarmup import NoiseScaleMonitor, Plan, PlateauDecay, cosine, distribute, hold, linear, warmup
 from kwarmup.distribute import replicas
 
 EXAMPLES = 101  # a prime: the last batch of a pass is always a partial one
@@ -99,7 +99,17 @@ def own_loss(strategy):
     return model, plan.on(strategy).fit(model, X, Y, verbose=0)
 
 
-CASES = {case.__name__: case for case in (ramp, plateau, masked, weighted, own_loss)}
+def noise(strategy):
+    """The noise scale from what two devices have computed: as from two parts of the batch on one."""
+    plan = Plan(learning_rate=0.01, batch_size=20, examples=EXAMPLES, epochs=2)
+    with strategy.scope():
+        model = keras.Sequential(dense())
+        model.compile(keras.optimizers.SGD(plan.learning_rate), "mse")
+    monitor = NoiseScaleMonitor(every=1, parts=2)
+    return model, plan.on(strategy).fit(model, X, Y, verbose=0, callbacks=[monitor])
+
+
+CASES = {case.__name__: case for case in (ramp, plateau, masked, weighted, own_loss, noise)}
 
 
 def main():

@@ -59,10 +59,9 @@ def test_a_worker_is_killed_and_then_the_chief(undisturbed, tmp_path):
 
 def test_sigterm_ends_all_behind_the_same_update(undisturbed, tmp_path):
     # In a group of its own: what ends it must not meet the tests.
-    launcher = subprocess.Popen(
-        command(tmp_path, "--pause", "6", launch=("--grace", "60")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    program = command(tmp_path, "--pause", "6", launch=("--grace", "60"))
+    piped = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    launcher = subprocess.Popen(program, start_new_session=True, **piped)
     said = []
     try:
         for line in launcher.stdout:

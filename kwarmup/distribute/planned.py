@@ -24,7 +24,23 @@ def on(plan: Plan, strategy: Any, scale_batch: bool) -> Plan:
         changes |= _scaled(plan, count)
     elif plan.follows is None:
         _check(plan, count)
-    return _replaced(plan, changes)
+    found = _replaced(plan, changes)
+    if hasattr(strategy, "device_mesh"):
+        _check_partial(found, count)
+    return found
+
+
+def _check_partial(plan: Plan, count: int) -> None:
+    """JAX cuts arrays into equal pieces only, a last, partial batch too."""
+    for _, segment in plan.clock.segments_between(0, None):
+        last = segment.pass_examples - (segment.pass_ticks - 1) * segment.micro_batch
+        if last % count:
+            raise value_error(
+                "strategy",
+                Code(f"{count} devices on JAX, and a last batch of {last} examples in a pass of {plan!r}"),
+                f"last batches that divide by {count} too: JAX cuts a batch into equal pieces only",
+                "plan.replace(drop_remainder=True).on(strategy)",
+            )
 
 
 def _scaled(plan: Plan, count: int) -> dict[str, Any]:

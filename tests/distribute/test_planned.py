@@ -101,3 +101,13 @@ def test_shares_take_each_row_once_and_in_order(replicas, local):
 def test_a_learning_rate_made_before_fits_the_plan_on_devices():
     made = plan(12, scaling=1).replace(learning_rate=0.1 * (warmup(epochs=1) >> cosine()))
     assert made.on(devices(3)).learning_rate == made.learning_rate
+
+
+def test_on_jax_the_last_batch_must_divide_too():
+    mesh = types.SimpleNamespace(axis_names=["batch"], shape=(4,))
+    strategy = types.SimpleNamespace(device_mesh=mesh, batch_dim_name="batch")
+    assert plan(8).on(strategy).clock.replicas == 4
+    with pytest.raises(ValueError, match="a last batch of 10 examples") as error:
+        plan(12).replace(examples=1_006).on(strategy)
+    write = str(error.value).partition("Write: ")[2]
+    assert eval(write, {"plan": plan(12).replace(examples=1_006), "strategy": strategy}).clock.replicas == 4

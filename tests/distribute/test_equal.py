@@ -56,7 +56,7 @@ def test_several_devices_are_as_one(alone, tmp_path, replicas, cases):
 
 def test_several_workers_are_as_one(alone, tmp_path):
     launcher = [sys.executable, "-m", "kwarmup", "launch", "--workers", "2", "--"]
-    run(tmp_path / "{}.npz", before=launcher)
+    run(tmp_path / "{}.npz", "--cases", "ramp", "masked", "noise", before=launcher)
     for number in range(2):
         worker = np.load(tmp_path / f"{number}.npz")
         assert int(worker["replicas"]) == 2

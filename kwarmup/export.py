@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.plan import Plan
 from kwarmup.private import build
-from kwarmup.saved_model import archive, documents, versions
+from kwarmup.saved_model import archive, documents, formats, one_device, versions
 from kwarmup.saved_model.check import Expected, check
 from kwarmup.saved_model.rates import rate_of
 from kwarmup.saved_model.versions import ExportError
@@ -38,6 +39,7 @@ def export(
     preprocess: Callable[[Any], Any] | None = None,
     trainable: bool = False,
     targets: Any = None,
+    format: str | None = None,
 ) -> Path:
     """Write the next numbered version of a model, as TensorFlow Serving expects them, and check it.
 
@@ -72,17 +74,21 @@ def export(
             a part of `serve`, not of `train_step`.
         trainable: whether training can go on from the SavedModel; needs `targets`.
         targets: targets for a batch, as for `fit`; their shape and type become those of `train_step`.
+        format: another format to write the model in too, beside the SavedModel: `"onnx"` (`model.onnx`, with
+            the extra `kwarmup[onnx]`) or `"litert"` (`model.tflite`, with `kwarmup[litert]`). It is checked in a
+            fresh process with its own runtime and without TensorFlow.
 
     Returns:
         The folder of the new version.
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if the backend is not TensorFlow, the model is not built, there is a file at `path`, no
-            batch can be made up, the plan has a shape that cannot be written, the number of class names is
-            not that of the outputs, or the model cannot train.
+        ValueError: if the backend is neither TensorFlow nor JAX beside it, the model is not built, there is a
+            file at `path`, no batch can be made up, the plan has a shape that cannot be written, the number of
+            class names is not that of the outputs, the model cannot train, or there is no such format.
         ExportError: if the SavedModel cannot be loaded or answers other than the model; the older versions
             stay, and what was written is left in a folder that the message names.
+        ImportError: if a package of the format is not installed.
         OSError: if the disk is full or may not be written; the older versions stay.
 
     Example:
@@ -95,6 +101,8 @@ def export(
     ('1', True, True)
     """
     _refuse(model, trainable, targets)
+    if format is not None:
+        formats.refuse(format)
     if batch is None:
         batch = _example_batch(model, preprocess is not None)
     rate = rate_of(model, plan, trainable)
@@ -119,9 +127,11 @@ def export(
         model.optimizer.build(model.trainable_variables)
     with versions.unfinished(Path(path)) as folder:
         model.save(folder / versions.MODEL)
-        outputs = _outputs(model, inputs)
+        outputs = one_device.outputs(model, inputs)
         _check_class_names(class_names, outputs)
-        endpoints = _outside_of_scopes(
+        if trainable:
+            model = one_device.trainable(model, folder / versions.MODEL, (inputs, targets))
+        endpoints = one_device.outside_of_scopes(
             archive.write,
             folder,
             model,
@@ -143,15 +153,18 @@ def export(
         )
         signatures = check(folder, expected)
         (folder / SIGNATURES).write_text(json.dumps(signatures, indent=2) + "\n", encoding="utf-8")
+        if format is not None:
+            formats.write(folder, model, format, replace(expected, batch=inputs))
         return versions.number(folder)
 
 
 def _refuse(model: Any, trainable: bool, targets: Any) -> None:
-    if keras.backend.backend() != "tensorflow":
+    backend = keras.backend.backend()
+    if backend not in ("tensorflow", "jax") or importlib.util.find_spec("tensorflow") is None:
         raise value_error(
             "model",
-            Code(f"a model of the {keras.backend.backend()} backend"),
-            "the TensorFlow backend, which alone writes a SavedModel",
+            Code(f"a model of the {backend} backend"),
+            "the TensorFlow backend, or JAX with TensorFlow installed, which alone write a SavedModel",
             "KERAS_BACKEND=tensorflow, and load the weights from a .keras file",
         )
     if not isinstance(model, keras.Model):
@@ -160,6 +173,13 @@ def _refuse(model: Any, trainable: bool, targets: Any) -> None:
         raise value_error("model", Code(f"{model.name}, not built"), "a built model", "model.build(shape)")
     if not trainable:
         return
+    if backend != "tensorflow":
+        raise value_error(
+            "trainable",
+            Code(f"True, on the {backend} backend"),
+            "False, since a training step is written on TensorFlow alone",
+            "KERAS_BACKEND=tensorflow, and load the model from its .keras file",
+        )
     if not model.compiled or model.optimizer is None:
         raise value_error(
             "model",
@@ -174,24 +194,6 @@ def _refuse(model: Any, trainable: bool, targets: Any) -> None:
             "a batch of targets, whose shape and type `train_step` will take",
             "export(model, path, batch=x[:8], targets=y[:8], trainable=True)",
         )
-
-
-def _outputs(model: keras.Model, inputs: Any) -> Any:
-    if _replicas(model) == 1:
-        return model.predict(inputs, verbose=0)
-    # Each replica predicts with moving averages of its own; what is saved are those of the first.
-    tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
-    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(tensors, training=False))
-
-
-def _outside_of_scopes(work: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
-    """Call a function where no distribution strategy is in force: what it writes is for one device."""
-    with ThreadPoolExecutor(1) as thread:  # a strategy's scope belongs to the thread that entered it
-        return thread.submit(work, *arguments, **more).result()
-
-
-def _replicas(model: keras.Model) -> int:
-    return getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
 
 
 def _check_class_names(class_names: Sequence[str] | None, outputs: Any) -> None:

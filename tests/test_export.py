@@ -327,8 +327,22 @@ def test_what_is_no_model_or_not_ready(tmp_path):
 
 
 def test_another_backend(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    refused(tmp_path, "Received: a model of the torch backend\nWrite: KERAS_BACKEND=tensorflow")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    refused(tmp_path, "Received: True, on the jax backend", trainable=True)
+    refused(tmp_path, "other formats than the SavedModel are written on TensorFlow", format="onnx")
+    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
     refused(tmp_path, "Received: a model of the jax backend\nWrite: KERAS_BACKEND=tensorflow")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_format(tmp_path, monkeypatch):
+    refused(tmp_path, '`format`: expected "onnx" or "litert".\nReceived: \'tflite\'', format="tflite")
+    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None if name == "onnx" else name)
+    with pytest.raises(ImportError) as caught:
+        export(small_model(), tmp_path, format="onnx")
+    assert "missing: onnx.\nReceived: 'onnx'\nWrite: pip install \"kwarmup[onnx]\"" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

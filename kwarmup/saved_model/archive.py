@@ -111,6 +111,14 @@ def _classify(serve: Any, class_names: Sequence[str]) -> Any:
 def _of_any_shape(rate: Callable[[Any], Any]) -> Any:
     import tensorflow as tf
 
+    if keras.backend.backend() == "jax":
+        from jax.experimental import jax2tf
+
+        on_jax = jax2tf.convert(rate, polymorphic_shapes=["(n,)"])
+
+        def rate(step: Any) -> Any:
+            return on_jax(tf.cast(step, "int32"))  # JAX has no 64-bit integers unless asked.
+
     @tf.function(input_signature=[tf.TensorSpec(None, "int64", name="step")], autograph=False)
     def learning_rate(step: Any) -> Any:
         return tf.reshape(rate(tf.reshape(step, (-1,))), tf.shape(step))

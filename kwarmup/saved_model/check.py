@@ -19,6 +19,7 @@ import numpy as np
 from kwarmup.saved_model import fresh
 from kwarmup.saved_model.versions import ExportError
 
+_NAME = "The SavedModel"
 _PROGRAM = f"{inspect.getsource(fresh)}\n_main()\n"
 
 
@@ -57,19 +58,19 @@ def check(folder: Path, expected: Expected) -> dict[str, Any]:
     Raises:
         ExportError: if it cannot be loaded or called, an endpoint is missing, or an answer is off.
     """
-    asked = {f"input_{i}": np.asarray(part) for i, part in enumerate(keras.tree.flatten(expected.batch))}
+    asked = inputs(expected.batch)
     if expected.targets is not None:
         parts = keras.tree.flatten(expected.targets)
         asked |= {f"target_{i}": np.asarray(part) for i, part in enumerate(parts)}
     if expected.steps is not None:
         asked["steps"] = np.asarray(expected.steps, "int64")
-    answers, signatures = _ask(folder, asked)
+    answers, signatures = ask(_PROGRAM, folder, asked, _NAME)
     missing = [name for name in expected.endpoints if name not in signatures]
     if missing:
         raise ExportError(
             f"The SavedModel lacks the signature {', '.join(missing)}; it has {list(signatures)}."
         )
-    _compare_outputs(expected, answers)
+    compare_outputs(expected, answers, _NAME)
     if expected.steps is not None:
         _compare_rates(expected, answers["rates"])
     if expected.targets is not None and answers["updates"][1] != answers["updates"][0] + 1:
@@ -81,11 +82,32 @@ def check(folder: Path, expected: Expected) -> dict[str, Any]:
     return signatures
 
 
-def _ask(folder: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def inputs(batch: Any) -> dict[str, Any]:
+    """Return the parts of a batch under the names by which a fresh process is told them."""
+    return {f"input_{i}": np.asarray(part) for i, part in enumerate(keras.tree.flatten(batch))}
+
+
+def ask(
+    program: str, target: Path, asked: dict[str, Any], name: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run a program in a fresh process.
+
+    Args:
+        program: its text.
+        target: what it is to load.
+        asked: arrays that it is told.
+        name: what is asked, for the message.
+
+    Returns:
+        The arrays that it answers, and what it says of signatures.
+
+    Raises:
+        ExportError: if it fails.
+    """
     with tempfile.TemporaryDirectory() as exchange:
         np.savez(os.path.join(exchange, "asked.npz"), **asked)
         run = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, str(folder.absolute()), exchange],
+            [sys.executable, "-c", program, str(target.absolute()), exchange],
             cwd=exchange,
             # On the CPU: this process may hold all memory of the accelerators.
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -95,13 +117,19 @@ def _ask(folder: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str,
         )
         if run.returncode:
             said = "\n".join(run.stderr.strip().splitlines()[-5:])
-            raise ExportError(f"The SavedModel cannot be served in a fresh process:\n{said}")
+            raise ExportError(f"{name} cannot be served in a fresh process:\n{said}")
+        listed = Path(exchange, "signatures.json")
+        signatures = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
         with np.load(os.path.join(exchange, "answers.npz")) as answers:
-            signatures = json.loads(Path(exchange, "signatures.json").read_text(encoding="utf-8"))
             return dict(answers), signatures
 
 
-def _compare_outputs(expected: Expected, answers: dict[str, Any]) -> None:
+def compare_outputs(expected: Expected, answers: dict[str, Any], name: str) -> None:
+    """Compare the outputs of a whole batch and of its first example with the model's.
+
+    Raises:
+        ExportError: if one is off.
+    """
     outputs = [np.asarray(part, "float64") for part in keras.tree.flatten(expected.outputs)]
     for key, wanted in (("whole", outputs), ("first", [output[:1] for output in outputs])):
         for index, output in enumerate(wanted):
@@ -114,7 +142,7 @@ def _compare_outputs(expected: Expected, answers: dict[str, Any]) -> None:
                 continue
             else:
                 difference = f"largest difference {np.abs(answer - output).max():.3g}, allowed {allowed:.3g}"
-            raise ExportError(f"The SavedModel gives other outputs than model.predict: {difference}.")
+            raise ExportError(f"{name} gives other outputs than model.predict: {difference}.")
 
 
 def _compare_rates(expected: Expected, answer: Any) -> None:

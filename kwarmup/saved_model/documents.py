@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import platform
@@ -45,10 +46,13 @@ def versions() -> dict[str, str]:
     """Return the versions of the packages that a model's outputs depend on."""
     import tensorflow as tf
 
+    backend = keras.backend.backend()
+    more = {} if backend == "tensorflow" else {backend: importlib.metadata.version(backend)}
     return {
         "kwarmup": sys.modules["kwarmup"].__version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
+        **more,
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

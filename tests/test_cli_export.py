@@ -126,6 +126,7 @@ REFUSED = [
     (["plan.json"], "plan.json cannot be loaded"),
     (["model.keras", "--class-name", "one"], "`class_names`: expected as many as the model has outputs"),
     (["model.keras", "--output", "plan.json"], "`path`: expected a folder, but there is a file of that name"),
+    (["model.keras", "--format", "savedmodel"], "'savedmodel' is not one of 'onnx', 'litert'"),
     (["empty"], "There is no checkpoint in empty.\nGive a .keras file, or the checkpoint_dir of a training."),
     (
         ["checkpoints", "--data", "data.npz", "--model", "networks_of_export:other"],

@@ -165,14 +165,6 @@ def test_a_race_for_the_same_number_is_lost_without_harm(tmp_path, unchecked, mo
 # The check
 
 
-def two_inputs(structure):
-    keras.utils.set_random_seed(0)
-    number, word = keras.Input((3,), name="number"), keras.Input((2,), dtype="int32", name="word")
-    embedded = keras.layers.Flatten()(keras.layers.Embedding(2, 2)(word))
-    y = keras.layers.Dense(2)(keras.layers.Concatenate()([number, embedded]))
-    return keras.Model(structure(number, word), {"y": y, "half": y / 2})
-
-
 def subclassed():
     class Doubles(keras.Model):
         def __init__(self):
@@ -187,16 +179,11 @@ def subclassed():
     return model
 
 
-@pytest.mark.slow
-def test_the_check_asks_in_the_shape_that_the_model_takes(tmp_path):
-    # One process for each: the structures of inputs that Keras knows, and a model with code of its own.
-    for name, structure in (("dict", lambda a, b: {"number": a, "word": b}), ("tuple", lambda a, b: (a, b))):
-        assert export(two_inputs(structure), tmp_path / name).name == "1"
-    assert export(subclassed(), tmp_path / "own", batch=np.ones((5, 3), "uint8")).name == "1"
-
-
 @pytest.mark.parametrize("fault", ["outputs", "damage"])
-def test_a_failing_check_leaves_the_older_versions_and_keeps_the_training(tmp_path, monkeypatch, fault):
+def test_a_failing_check_leaves_the_older_versions_and_keeps_the_training(
+    tmp_path, monkeypatch, fresh, fault
+):
+    monkeypatch.setattr(checking, "subprocess", fresh)
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "precious").write_text("old")
     model = small_model()

@@ -5,7 +5,6 @@ import importlib
 import keras
 import numpy as np
 import pytest
-from fresh_process import FreshProcess
 
 from kwarmup import ExportError, Plan, cosine, export, load, warmup
 from kwarmup.saved_model import check as checking
@@ -15,13 +14,6 @@ RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(8, 4)).astype("float32")
 WORDS = RANDOM.integers(0, 5, (8, 3)).astype("int32")
 PLAN = Plan(learning_rate=0.1 * (warmup(epochs=1) >> cosine()), batch_size=4, examples=8, epochs=3)
-
-
-@pytest.fixture(scope="module")
-def fresh():
-    process = FreshProcess()
-    yield process
-    process.close()
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +100,16 @@ def sequences_of_any_length():
     )
 
 
+def whole_numbers():
+    """The model takes float32; who calls it may have other numbers."""
+    return sequential()[0], RANDOM.integers(0, 5, (5, 4)).astype("uint8")
+
+
+def inputs_in_a_tuple():
+    a, b = keras.Input((4,)), keras.Input((4,))
+    return keras.Model((a, b), keras.layers.Dense(2)(a * b)), (X, X[::-1].copy())
+
+
 def convolution():
     layers = [keras.layers.Conv2D(2, 3, padding="same"), keras.layers.MaxPooling2D(), keras.layers.Flatten()]
     return keras.Sequential([keras.Input((4, 4, 1)), *layers]), RANDOM.random((8, 4, 4, 1)).astype("float32")
@@ -119,7 +121,7 @@ def no_weights():
 
 MODELS = [
     sequential, functional, subclassed, custom_layer, inputs_by_name, inputs_in_order, half_precision,
-    bfloat16_to_the_end, sequences_of_any_length, convolution, no_weights,
+    bfloat16_to_the_end, sequences_of_any_length, convolution, whole_numbers, inputs_in_a_tuple, no_weights,
 ]  # fmt: skip
 
 

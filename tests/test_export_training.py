@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kwarmup import Plan, cosine, export, load, warmup
+from kwarmup.saved_model import check as checking
 
 exporting = importlib.import_module("kwarmup.export")
 
@@ -102,9 +103,9 @@ def test_updates_after_the_export_are_those_without_it(tmp_path, monkeypatch):
             assert Plan.from_json(str(trained["plan"])) == PLAN
 
 
-@pytest.mark.slow
-def test_the_model_that_was_exported_is_as_it_was(tmp_path):
+def test_the_model_that_was_exported_is_as_it_was(tmp_path, monkeypatch, fresh):
     """The check trains a copy, in its own process; and what `load` gives back trains on too."""
+    monkeypatch.setattr(checking, "subprocess", fresh)
     model, undisturbed = model_of("adam"), model_of("adam")
     update(model, 0), update(undisturbed, 0)
     version = export(model, tmp_path, PLAN, batch=X[:4], targets=Y[:4], trainable=True)

@@ -45,6 +45,12 @@ import click
     is_flag=True,
     help="Add an endpoint train_step, so that training goes on where neither Keras nor kwarmup is installed.",
 )
+@click.option(
+    "--format",
+    "other_format",
+    type=click.Choice(["onnx", "litert"]),
+    help="Another format to write too, beside the SavedModel; needs the extra of that name.",
+)
 def command(
     source: Path,
     output: Path,
@@ -53,6 +59,7 @@ def command(
     data: str | None,
     class_names: tuple[str, ...],
     trainable: bool,
+    other_format: str | None,
 ) -> None:
     """Make a SavedModel of SOURCE, a .keras file or a folder of checkpoints, and check it in a fresh process.
 
@@ -94,7 +101,11 @@ def command(
             model, plan, examples = exporting.from_checkpoints(source, network, examples)
         else:
             model, examples = exporting.from_file(source, examples)
-        more: dict[str, Any] = {"class_names": list(class_names) or None, "trainable": trainable}
+        more: dict[str, Any] = {
+            "class_names": list(class_names) or None,
+            "trainable": trainable,
+            "format": other_format,
+        }
         version = exporting.keep(model, plan, examples, output, more)
     console.print("The SavedModel was loaded in a fresh process and gives the same outputs.")
     console.print(f"Kept in {version}", markup=False, soft_wrap=True)

@@ -78,7 +78,7 @@ def keep(
     try:
         with user_error():
             return export(model, output, plan=plan, **more)
-    except ExportError as error:
+    except (ExportError, ImportError) as error:
         raise UserError(str(error)) from error
 
 

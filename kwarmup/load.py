@@ -31,14 +31,13 @@ class ModelVersion:
 
     Example:
 
-    >>> import keras, tempfile
-    >>> from kwarmup import export, load
+    >>> import keras, pathlib
+    >>> from kwarmup import ModelVersion
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    >>> folder = tempfile.mkdtemp()
-    >>> version = export(model, folder, metrics={"accuracy": 0.9})
-    >>> loaded = load(folder)
-    >>> loaded.folder.name, loaded.metrics, loaded.plan
-    ('1', {'accuracy': 0.9}, None)
+    >>> folder = pathlib.Path("saved_models/digits/3")
+    >>> version = ModelVersion(folder, model, None, {"loss": [2.0, 1.0]}, {"accuracy": 0.9}, None, {})
+    >>> version.folder.name, version.metrics["accuracy"]
+    ('3', 0.9)
     """
 
     folder: Path

@@ -169,7 +169,7 @@ def _plain(tuner: str, seed: int, folder: str) -> Any:
     hp.Choice("batch_size", list(SIZES))
     kind = {"random": keras_tuner.RandomSearch, "bayesian": keras_tuner.BayesianOptimization}[tuner]
     made = kind(
-        _build, objective=keras_tuner.Objective("val_accuracy", "max"), max_trials=TRIALS, seed=seed + 1,
+        _build, objective=keras_tuner.Objective("val_accuracy", "max"), max_trials=TRIALS, seed=_apart(seed),
         hyperparameters=hp, directory=folder, project_name="plain",
     )  # fmt: skip
     made.oracle.verbose = 0
@@ -179,11 +179,16 @@ def _plain(tuner: str, seed: int, folder: str) -> Any:
 def _ours(tuner: str, seed: int, folder: str) -> Any:
     plan = kw.Plan(learning_rate=kw.cosine(), batch_size=REFERENCE, examples=1_000, epochs=EPOCHS)
     made = kw.search(
-        _build, plan, peak=(LOW, HIGH), batch_size=SIZES, tuner=tuner, max_trials=TRIALS, seed=seed,
+        _build, plan, peak=(LOW, HIGH), batch_size=SIZES, tuner=tuner, max_trials=TRIALS, seed=_apart(seed),
         objective=keras_tuner.Objective("val_accuracy", "max"), directory=Path(folder) / "ours",
     )  # fmt: skip
     made.oracle.verbose = 0
     return made.oracle
+
+
+def _apart(seed: int) -> int:
+    # keras-tuner counts its seed up with each value that it draws, so that seeds in a row share their trials.
+    return 1 + 10_000 * seed
 
 
 def _build(hp: Any = None) -> keras.Model:

@@ -134,7 +134,8 @@ def search(
         "directory": str(project.parent),
         "project_name": project.name,
     }
-    told = {"objective": objective, "seed": seed + 1}  # 0 is any seed to keras-tuner
+    # keras-tuner takes 0 for any seed, and counts it up with each value, so that seeds in a row would share trials.
+    told = {"objective": objective, "seed": 1 + 10_000 * seed}
     with contextlib.redirect_stdout(io.StringIO()):  # keras-tuner says that it has read its files
         if isinstance(tuner, str):
             oracle, left = _oracle(tuner, hypermodel, project, max_trials, {**told, **arguments})

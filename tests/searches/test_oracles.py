@@ -76,12 +76,15 @@ def test_bayesian_learns_from_what_diverged(tmp_path):
 
 def test_hyperband_promotes_in_spite_of_failures(tmp_path):
     """keras-tuner's waits for as many finished trials as there were begun, and would promote none."""
-    found = run(tmp_path, "hyperband", lambda v: DIVERGED if v["peak"] > 0.05 else away(v), factor=2)
+    found = run(tmp_path / "some", "hyperband", lambda v: DIVERGED if v["peak"] > 0.02 else away(v), factor=2)
     promoted = [trial for trial in found if trial.values.get("tuner/trial_id")]
     by_name = {trial.trial: trial for trial in found}
     went_on = [by_name[trial.values["tuner/trial_id"]] for trial in promoted]
-    assert any(trial.status == DIVERGED for trial in found)
-    assert sum(trial.status == FINISHED for trial in went_on) >= len(went_on) / 2 > 0
+    assert sum(trial.status == DIVERGED for trial in found) > len(found) / 2
+    # The best go on first, those that failed only where there are no others.
+    finished = [trial for trial in found if trial.status == FINISHED and trial not in promoted]
+    assert any(trial.status == FINISHED for trial in went_on) and finished
+    assert len(found) == len(run(tmp_path / "none", "hyperband", away, factor=2))
 
 
 def test_a_grid_has_each_combination_once(tmp_path):

@@ -65,6 +65,9 @@ def search(
     counts as one with the worst score, and the search goes on; `results().table()` lists them. With Hyperband, a
     trial that is promoted goes on with weights, optimizer and step, on the schedule of the whole plan.
 
+    A `keras.callbacks.TensorBoard` among the callbacks of `tuner.search` gets the hyperparameters of each trial, for
+    its HParams tab.
+
     The same program started again goes on where it was killed: finished trials are kept, and the one that was running
     continues from its checkpoint. With keras-tuner's `KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP` and
     `KERASTUNER_ORACLE_PORT` the same program is the chief or a worker, all on one file system; a worker that was killed

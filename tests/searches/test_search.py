@@ -206,10 +206,13 @@ def test_a_state_that_was_cut_off_is_put_back(tmp_path):
     assert again.results() == before and again.get_best_hyperparameters()[0].values == before.best.values
 
 
-def test_trials_are_trained_more_than_once_where_that_is_asked_for(tmp_path):
-    tuner = search(tmp_path / "s", max_trials=1, executions_per_trial=2)
+def test_trials_are_trained_more_than_once_where_that_is_asked_for_and_seen_in_tensorboard(tmp_path):
+    board = keras.callbacks.TensorBoard(tmp_path / "logs")
+    tuner = search(tmp_path / "s", max_trials=1, executions_per_trial=2, fit={"callbacks": [board]})
     folders = sorted(path.name for path in (tmp_path / "s" / "trial_0").glob("training*"))
     assert folders == ["training0", "training1"] and len(tuner.results().trials) == 1
+    written = [path.read_bytes() for path in (tmp_path / "logs").rglob("events*")]
+    assert any(b"hparams" in data and b"batch_size" in data for data in written)
 
 
 @pytest.mark.parametrize(

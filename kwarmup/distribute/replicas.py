@@ -14,7 +14,7 @@ def count(thing: Any) -> int:
 
     A model has those of the strategy in whose scope it was made; on JAX, those of the distribution in force.
     """
-    if isinstance(thing, keras.Model):
+    if isinstance(thing, keras.Model) or hasattr(thing, "distribute_strategy"):
         thing = getattr(thing, "distribute_strategy", None) or keras.distribution.distribution()
     if hasattr(thing, "num_replicas_in_sync"):
         return int(thing.num_replicas_in_sync)

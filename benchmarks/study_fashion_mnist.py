@@ -28,7 +28,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -107,6 +107,13 @@ def train(plan: kw.Plan, seed: int, data: Any) -> dict[str, Any]:
     return {"updates": updates, "seconds": seconds, "last": race.before[2]}
 
 
+class Swept(NamedTuple):
+    """The best learning rate of a batch size: the plan with it, and its trainings."""
+
+    plan: kw.Plan
+    runs: list[dict[str, Any]]
+
+
 class Results:
     """What was measured, by name; each is written to the file as soon as it is there."""
 
@@ -132,23 +139,20 @@ def constant(size: int, rate: float, examples: int) -> kw.Plan:
     return kw.Plan(learning_rate=rate, batch_size=size, examples=examples, epochs=epochs)
 
 
-def sweep(results: Results, sizes: Any, seeds: int, data: Any) -> dict[int, list[dict[str, Any]]]:
-    """Return, for each batch size, the trainings at its best learning rate."""
+def sweep(results: Results, sizes: Any, seeds: int, data: Any) -> dict[int, Swept]:
+    """Return, for each batch size, its best learning rate and the trainings with it."""
     best = {}
     for size in sizes:
         rows = []
         for factor in FACTORS:
             rate = RATE * factor * min(size, FLAT) / REFERENCE
             plan = constant(size, rate, len(data[0][0]))
-            rows.append(
-                [
-                    results.get(
-                        f"sweep | {size} | {rate:g} | {seed}", lambda p=plan, s=seed: train(p, s, data)
-                    )
-                    for seed in range(seeds)
-                ]
-            )
-        best[size] = min(rows, key=lambda row: np.median([one["updates"] for one in row]))
+            runs = [
+                results.get(f"sweep | {size} | {rate:g} | {seed}", lambda p=plan, s=seed: train(p, s, data))
+                for seed in range(seeds)
+            ]
+            rows.append(Swept(plan, runs))
+        best[size] = min(rows, key=lambda row: np.median([one["updates"] for one in row.runs]))
     return best
 
 
@@ -244,16 +248,16 @@ def main() -> None:
     best = sweep(results, sizes, seeds, data)
     show(
         f"to {TARGET:.0%}, at the best of {len(FACTORS)} learning rates: median (lowest – highest) of {seeds}",
-        ("batch size", "updates", "examples", "seconds"),
+        ("batch size", "learning rate", "updates", "examples", "seconds"),
         [
             (
-                f"{size:,}", of(runs, "updates"), f"{size * np.median([run['updates'] for run in runs]):,.4g}",
-                of(runs, "seconds"),
+                f"{size:,}", f"{found.plan.profile.peak:g}", of(found.runs, "updates"),
+                f"{size * np.median([run['updates'] for run in found.runs]):,.4g}", of(found.runs, "seconds"),
             )
-            for size, runs in best.items()
+            for size, found in best.items()
         ],
     )  # fmt: skip
-    reached = {size: [run["updates"] for run in runs] for size, runs in best.items()}
+    reached = {size: [run["updates"] for run in found.runs] for size, found in best.items()}
     reached = {size: row for size, row in reached.items() if math.isfinite(np.median(row))}
     print("The trade-off:", kw.fit_tradeoff(list(reached), list(reached.values())))
     along = [results.get(f"noise | {seed}", lambda s=seed: noise_along(s, data)) for seed in range(seeds)]
@@ -270,11 +274,13 @@ def main() -> None:
     )  # fmt: skip
 
     cost = results.wall("sweep")
-    studied = results.get(
-        "study", lambda: advised(options.results.with_suffix(".study.json"), cost / 20, data, None)
-    )
+    budget = 60.0 if options.quick else cost / 20
+    studied = results.get("study", lambda: advised(options.results.with_suffix(".study.json"), budget, data))
     print(f"The sweep took {cost:,.0f} s, the study {studied['seconds']:,.0f} s.\n{studied['text']}")
-    plans = {"the recommended plan": kw.Plan.from_json(studied["plan"]), **others(results, data)}
+    # The fastest of the sweep are trained again beside the others: what a second is worth changes with the hour.
+    fastest = sorted(best, key=lambda size: np.median([run["seconds"] for run in best[size].runs]))[:3]
+    of_sweep = {f"the sweep's best with {size:,}": best[size].plan for size in fastest}
+    plans = {"the recommended plan": kw.Plan.from_json(studied["plan"]), **others(results, data), **of_sweep}
     rows = {name: [] for name in plans}
     for seed in range(seeds):  # side by side, so that a slow minute meets all of them
         for name, plan in plans.items():
@@ -288,7 +294,7 @@ def main() -> None:
     )
     seconds = {name: float(np.median([run["seconds"] for run in runs])) for name, runs in rows.items()}
     ours = seconds.pop("the recommended plan")
-    swept = min(float(np.median([run["seconds"] for run in runs])) for runs in best.values())
+    swept = min(seconds.pop(name) for name in of_sweep)
     verdict("the recommended plan, beside the best of the sweep", ours / swept, 1.3)
     verdict("the study, of the sweep's seconds", studied["seconds"] / cost, 1 / 20)
     verdict("the recommended plan, beside Keras's defaults", ours / next(iter(seconds.values())), 0.5)

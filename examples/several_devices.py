@@ -1,7 +1,7 @@
 """The same training on one device or several, or as several workers: only the way it is started differs.
 
-python examples/several_devices.py                                   # what is there
-kwarmup launch --workers 2 -- python examples/several_devices.py     # two workers on this machine
+python examples/several_devices.py
+kwarmup launch --workers 2 -- python examples/several_devices.py
 """
 
 import keras
@@ -35,6 +35,7 @@ with strategy.scope():
 verbose = 2 if kw.distribute.is_chief(strategy) else 0
 history = plan.on(strategy).fit(model, x, y, validation_data=(x_validation, y_validation), verbose=verbose)
 if kw.distribute.is_chief(strategy):
+    print(plan.on(strategy).table())
     print(
         f"{strategy.num_replicas_in_sync} replicas: {history.history['val_accuracy'][-1]:.3f} of the digits are right"
     )

@@ -1,6 +1,8 @@
 """Set before any library is imported: TensorFlow and matplotlib read these once."""
 
 import os
+import re
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -21,3 +23,18 @@ def fresh():
     process = FreshProcess()
     yield process
     process.close()
+
+
+def pytest_collection_modifyitems(config, items):
+    """The examples of public names are run as a reader would, by `test_public.py`; twice they say no more."""
+    names = (Path(__file__).parents[1] / "kwarmup" / "__init__.pyi").read_text()
+    public = {
+        f"kwarmup.{module}.{name}"
+        for module, name in re.findall(r"^from \.(\S+) import (\w+) as", names, re.M)
+    }
+    asked = any("::" in argument or ".py" in argument for argument in config.args)
+    twice = [
+        item for item in items if isinstance(item, pytest.DoctestItem) and item.name in public and not asked
+    ]
+    items[:] = [item for item in items if item not in twice]
+    config.hook.pytest_deselected(items=twice)

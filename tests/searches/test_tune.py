@@ -99,7 +99,7 @@ def test_it_prints_a_table_and_keeps_a_plan_and_a_picture(tuned):
 def test_its_plan_is_trained_by(folder):
     result = CliRunner().invoke(main, ["train", *FLAT, "--plan", "tune/best.json"])
     assert result.exit_code == 0, result.output
-    trained = Plan.from_dict(json.loads(Path("saved_models/squares/1/plan.json").read_text()))
+    trained = Plan.from_dict(json.loads(Path("saved_models/squares/1/assets/plan.json").read_text()))
     assert trained == SearchResult.load("tune/trials.json").best_plan()
 
 

@@ -167,7 +167,7 @@ def test_data_without_a_length(monkeypatch):
         for begin in range(0, 2000, 100):
             yield X[begin : begin + 100], Y[begin : begin + 100]
 
-    assert kw.max_batch_size(network(), batches, limit=3000).value == 3000
+    assert kw.max_batch_size(network(), batches, limit=600).value == 600
     monkeypatch.setattr(module, "_MOST", 300)
     assert kw.max_batch_size(network(), batches).value == 300
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import keras
 
 from kwarmup import private
+from kwarmup.errors import Code, value_error
 from kwarmup.process_memory import ProcessMemory
 
 _CPU = "CPU:0"
@@ -49,6 +50,20 @@ def device_memory(model: keras.Model) -> DeviceMemory | None:
     except OSError:
         return None
     return _OfPool(process) if _has_pool() else process
+
+
+def told(device: DeviceMemory | None) -> DeviceMemory:
+    """Return what `device_memory` has found.
+
+    Raises:
+        ValueError: if that is nothing: nobody would know whether a batch fits.
+    """
+    if device is None:
+        raise value_error(
+            "model", Code("a model on a CPU, on a system that does not tell what a process holds"),
+            "Linux, or a model on an accelerator", "throughput(model, x, y, batch_sizes=[64, 256])",
+        )  # fmt: skip
+    return device
 
 
 class _OfTensorFlow:

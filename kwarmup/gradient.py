@@ -28,10 +28,7 @@ def function(model: keras.Model, training: bool) -> Callable[[Any], np.ndarray]:
         model: built and compiled.
         training: whether layers act as in training: dropout draws, batch normalisation uses the batch.
     """
-    optimizer: Any = model.optimizer
-    # Half precision needs the scale that the optimizer gives the loss, or small gradients vanish.
-    scale = float(ops.convert_to_numpy(optimizer.scale_loss(1.0)))
-    differentiate = _BACKENDS[keras.backend.backend()](model, training, scale)
+    differentiate, scale = _differentiate(model, training)
 
     def gradient(batch: Any) -> np.ndarray:
         return ops.convert_to_numpy(differentiate(keras.tree.map_structure(_tensor, batch))) / np.float32(
@@ -51,9 +48,7 @@ def with_squares(
         training: as in `function`.
         watched: of `per_example.watch`.
     """
-    optimizer: Any = model.optimizer
-    scale = float(ops.convert_to_numpy(optimizer.scale_loss(1.0)))
-    differentiate = _BACKENDS[keras.backend.backend()](model, training, scale, watched)
+    differentiate, scale = _differentiate(model, training, watched)
 
     def gradient(batch: Any) -> tuple[np.ndarray, np.ndarray]:
         flat, squares = differentiate(keras.tree.map_structure(_tensor, batch))
@@ -79,6 +74,16 @@ def is_mean_of_examples(of_batch: Callable[[Any], np.ndarray], batch: Any) -> bo
     mean = (at(first, first, last) + at(first + size // 2, first + size // 2, last)) / 2
     whole = of_batch(batch)
     return bool(np.linalg.norm(mean - whole) <= _SAME * np.linalg.norm(whole))
+
+
+def _differentiate(
+    model: keras.Model, training: bool, watched: Watched | None = None
+) -> tuple[Callable[[Any], Any], float]:
+    """The compiled function of the backend, and what the loss is scaled by in it."""
+    optimizer: Any = model.optimizer
+    # Half precision needs the scale that the optimizer gives the loss, or small gradients vanish.
+    scale = float(ops.convert_to_numpy(optimizer.scale_loss(1.0)))
+    return _BACKENDS[keras.backend.backend()](model, training, scale, watched), scale
 
 
 def _tensor(array: Any) -> Any:

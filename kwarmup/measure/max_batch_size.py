@@ -11,7 +11,7 @@ from kwarmup import private
 from kwarmup.as_trained import AsTrained
 from kwarmup.batch_trials import BatchTrials
 from kwarmup.capacity import BatchTrial, find_largest
-from kwarmup.device_memory import device_memory
+from kwarmup.device_memory import device_memory, told
 from kwarmup.errors import Code, value_error
 from kwarmup.length import number
 from kwarmup.max_batch import MaxBatchSize
@@ -76,12 +76,7 @@ def max_batch_size(
     if memory is not None and (not isinstance(number("memory", memory, _WRITE), int) or memory < 1):
         raise value_error("memory", memory, "a whole number of bytes, 1 or more", _with_memory(8 * 2**30))
     private.build(model, first)
-    device = device_memory(model)
-    if device is None:
-        raise value_error(
-            "model", Code("a model on a CPU, on a system that does not tell what a process holds"),
-            "Linux, or a model on an accelerator", "throughput(model, x, y, batch_sizes=[64, 256])",
-        )  # fmt: skip
+    device = told(device_memory(model))
     counted = memory is not None or device.counted
     total = device.total if memory is None else int(memory)
     trials: list[BatchTrial] = []

@@ -10,8 +10,8 @@ import keras
 from kwarmup import private
 from kwarmup.as_trained import AsTrained
 from kwarmup.batch_trials import BatchTrials
-from kwarmup.device_memory import device_memory
-from kwarmup.errors import Code, value_error
+from kwarmup.device_memory import device_memory, told
+from kwarmup.errors import value_error
 from kwarmup.footprint import MemoryUse
 from kwarmup.trial import check, progress
 from kwarmup.untouched import untouched
@@ -69,12 +69,7 @@ def memory_use(
     first = training.first()
     sizes = training.sizes(batch_sizes, _FIRST, _MOST, _WRITE)
     private.build(model, first)
-    device = device_memory(model)
-    if device is None:
-        raise value_error(
-            "model", Code("a model on a CPU, on a system that does not tell what a process holds"),
-            "Linux, or a model on an accelerator", "throughput(model, x, y, batch_sizes=[64, 256])",
-        )  # fmt: skip
+    device = told(device_memory(model))
     found: dict[int, int] = {}
     lost: list[int] = []
     interrupted = False

@@ -828,7 +828,7 @@ def test_training_in_a_thread_has_checkpoints_too(tmp_path):
 # Real processes
 
 PROGRAM = Path(__file__).parent / "resume_program.py"
-KILLS = 20 if BACKEND == "tensorflow" else 2
+KILLS = 20 if BACKEND == "tensorflow" else 4
 
 
 class Processes:

@@ -125,8 +125,10 @@ GROUPS = {
 }
 
 
-def run(plan: kw.Plan, build: Callable[[], keras.Model], seed: int, data: Any) -> dict[str, float]:
-    """Train once; return accuracies, updates and seconds."""
+def run(
+    plan: kw.Plan, build: Callable[[], keras.Model], seed: int, data: Any, callbacks: Any = ()
+) -> dict[str, float]:
+    """Train once; return accuracies, updates and seconds. Callbacks watch the held-out images."""
     (x, y), validation, test = data
     keras.utils.set_random_seed(seed)
     model = build()
@@ -137,7 +139,8 @@ def run(plan: kw.Plan, build: Callable[[], keras.Model], seed: int, data: Any) -
     )
     begun = time.perf_counter()
     with contextlib.suppress(kw.LossNotFinite):  # it diverged, and its accuracy is that of chance
-        plan.fit(model, x, y, seed=seed, verbose=0)
+        watched = validation if callbacks else None
+        plan.fit(model, x, y, validation_data=watched, seed=seed, callbacks=list(callbacks), verbose=0)
     seconds = time.perf_counter() - begun
     accuracies = [model.evaluate(*part, batch_size=1000, verbose=0)[1] for part in (validation, test)]
     keras.backend.clear_session()

@@ -2,11 +2,12 @@
 
     python benchmarks/claims.py --data /usr/share/datasets/fashion-mnist --results claims.json
 
-Tables: examples a second at each batch size, and memory; the gradient noise scale along a training; test
-accuracy at each batch size with the best of several peaks, at the same epochs and at the same updates; and the
-schedules, with batch normalisation and without. 10,000 of the 60,000 training images are held out, and every peak
-is chosen on them; accuracies are those on the 10,000 test images. Every finished run is kept in the results file
-at once, so a benchmark that was ended goes on where it stood.
+Tables: examples a second at each batch size, and memory; the gradient noise scale along a training; test accuracy
+at each batch size with the best of several peaks, at the same epochs and at the same updates; the schedules, with
+batch normalisation and without; and, over 16 epochs, a decay on a plateau beside one in a line. 10,000 of the
+60,000 training images are held out, and every peak is chosen on them; accuracies are those on the 10,000 test
+images. Every finished run is kept in the results file at once, so a benchmark that was ended goes on where it
+stood.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ SCHEDULES: dict[str, Callable[[int], kw.Profile]] = {
     "warmup, then linear": lambda steps: DECAY,
     "one cycle": lambda steps: kw.one_cycle(steps),
 }
+
+LONG = "16 epochs"
+RULES = {"constant": kw.hold(), "on a plateau": kw.hold(), "warmup, then linear": DECAY}
 
 
 def normalised() -> keras.Model:
@@ -97,6 +101,11 @@ def constant_batch(examples: int, size: int, peak: float, profile: kw.Profile, e
     return kw.Plan(learning_rate=peak * profile, batch_size=size, examples=examples, epochs=epochs)
 
 
+def callbacks_of(key: str) -> list[keras.callbacks.Callback]:
+    """Two passes without a lower loss of the held-out images, and the rate falls to a fifth."""
+    return [kw.PlateauDecay("val_loss", factor=0.2, patience=2)] if " | on a plateau | " in key else []
+
+
 def trainings(examples: int, seeds: int) -> dict[str, tuple[kw.Plan, Callable[[], keras.Model], int]]:
     """Every training, by the key that it is kept under."""
     todo = {}
@@ -116,6 +125,10 @@ def trainings(examples: int, seeds: int) -> dict[str, tuple[kw.Plan, Callable[[]
                     steps = EPOCHS * -(-examples // 128)
                     plan = constant_batch(examples, 128, peak, make(steps), EPOCHS)
                     todo[f"{network} | {name} | {peak:g} | {seed}"] = (plan, build, seed)
+        for name, profile in RULES.items():
+            for peak in (0.03, 0.06, 0.12):
+                plan = constant_batch(examples, 128, peak, profile, 4 * EPOCHS)
+                todo[f"{LONG} | {name} | {peak:g} | {seed}"] = (plan, dense, seed)
     return todo
 
 
@@ -160,6 +173,7 @@ def report(results: dict[str, Any], seeds: int) -> None:
     for title, groups in {
         "batch sizes": {"epochs": SIZES, "updates": SIZES[2:]},
         "schedules": {network: SCHEDULES for network in NETWORKS},
+        "a plateau": {LONG: RULES},
     }.items():
         table = Table("", "", "peak (chosen)", "test accuracy, each seed", "mean", "updates", title=title)
         for group, names in groups.items():
@@ -190,7 +204,9 @@ def main() -> None:
             "speed": lambda: speed(data), "memory": lambda: memory(data), "noise": lambda: noise(data),
         }  # fmt: skip
         for key, (plan, build, seed) in trainings(len(data[0][0]), options.seeds).items():
-            pieces[key] = lambda plan=plan, build=build, seed=seed: run(plan, build, seed, data)
+            pieces[key] = lambda key=key, plan=plan, build=build, seed=seed: run(
+                plan, build, seed, data, callbacks_of(key)
+            )
         for number, (key, piece) in enumerate(pieces.items(), start=1):
             if key not in results:
                 results[key] = piece()

@@ -1,9 +1,5 @@
 """The largest batch that fits: planted ends, allocations that really fail, and a model left as it was."""
 
-import subprocess
-import sys
-import textwrap
-
 import keras
 import numpy as np
 import pytest
@@ -235,23 +231,3 @@ def test_a_system_that_tells_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(module, "device_memory", lambda model: None)
     with pytest.raises(ValueError, match="`model`: expected Linux, or a model on an accelerator"):
         kw.max_batch_size(network(), X, Y)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="MirroredStrategy is TensorFlow's")
-def test_two_replicas():
-    program = """
-        import tensorflow as tf
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        import keras, numpy as np, kwarmup as kw
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-            model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-            model.compile("sgd", "mse")
-        found = kw.max_batch_size(model, np.ones((65, 4)), np.ones((65, 1)))
-        print(found.value, [trial.batch_size for trial in found.trials])
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=200
-    )
-    assert done.stdout.splitlines() == ["64 [2, 4, 16, 64]"], done.stderr

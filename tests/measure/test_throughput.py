@@ -1,8 +1,5 @@
 """How fast a model trains: times that are real, sizes that do not fit, and a model left as it was."""
 
-import subprocess
-import sys
-import textwrap
 import time
 
 import keras
@@ -150,27 +147,3 @@ def test_what_is_wrong_is_said(change, first):
     with pytest.raises(ValueError) as caught:
         kw.throughput(**{"model": network(), "x": X, "y": Y, "batch_sizes": [10], **change})
     assert str(caught.value).startswith(first)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not TENSORFLOW, reason="MirroredStrategy is TensorFlow's")
-def test_two_replicas():
-    program = """
-        import tensorflow as tf
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        import keras, numpy as np, kwarmup as kw
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-            model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-            model.compile("sgd", "mse")
-        x, y = np.ones((64, 4)), np.ones((64, 1))
-        print(kw.throughput(model, x, y, batch_sizes=[8, 32], repeats=1).batch_sizes)
-        try:
-            kw.throughput(model, x, y, batch_sizes=[9])
-        except ValueError as error:
-            print(str(error).splitlines()[0])
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=200
-    )
-    assert done.stdout.splitlines() == ["(8, 32)", "`batch_sizes`: expected multiples of 2."], done.stderr

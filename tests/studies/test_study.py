@@ -30,7 +30,10 @@ def build(optimizer=None, units=8):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("study") / "study.json"
-    return path, kw.study(build, X, Y, path=path, **ARGUMENTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "_PILOTS", 3)
+        patch.setattr("kwarmup.measure.stable._RATIO", 1.5)
+        return path, kw.study(build, X, Y, path=path, **ARGUMENTS)
 
 
 def test_everything_is_measured(whole):
@@ -143,18 +146,23 @@ def test_a_training_that_would_not_fit_into_the_budget_is_not_begun(whole, tmp_p
     assert found.runs == study.runs[:1]
 
 
-@pytest.mark.parametrize("verb", ["throughput", "find_lr", "largest_stable_lr"])
-def test_ctrl_c_in_a_measurement_is_not_swallowed(monkeypatch, verb):
+MEASURED = {
+    "throughput": "throughput",
+    "memory_use": "memory",
+    "find_lr": "sweep",
+    "largest_stable_lr": "stable",
+}
+
+
+@pytest.mark.parametrize("verb", MEASURED)
+def test_ctrl_c_in_a_measurement_is_not_swallowed(whole, monkeypatch, verb):
     """These return what they have measured until then; a study is not built upon half of it."""
-    real = getattr(measure, verb)
-
-    def interrupted(*arguments, **keywords):
-        found = real(*arguments, **keywords)
-        if verb == "largest_stable_lr":
-            return dataclasses.replace(found, confidence=0.0)
-        return dataclasses.replace(found, interrupted=True)
-
-    monkeypatch.setattr(measure, verb, interrupted)
+    changes = {"confidence": 0.0} if verb == "largest_stable_lr" else {"interrupted": True}
+    for name, piece in MEASURED.items():
+        found = getattr(whole[1], piece)
+        found = dataclasses.replace(found, **changes) if name == verb else found
+        monkeypatch.setattr(measure, name, lambda *arguments, found=found, **keywords: found)
+    monkeypatch.setattr(measure, "train", lambda *arguments: pytest.fail("it goes on"))
     with pytest.raises(KeyboardInterrupt):
         kw.study(build, X, Y, **ARGUMENTS)
 

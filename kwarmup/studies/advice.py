@@ -13,21 +13,20 @@ from kwarmup.errors import Code, value_error
 from kwarmup.goodput import NEAR, BestBatchSize, Known, best_batch_size, goodput
 from kwarmup.plan import Plan, PlanWarning
 from kwarmup.profile import Profile
-from kwarmup.studies.lengths import SHARE, warmup_updates
+from kwarmup.studies.advised_rate import length, peak_at, trained, warmup_of
+from kwarmup.studies.ramp import predicted_seconds
 from kwarmup.studies.words import number
-from kwarmup.verbs import hold, linear, warmup
+from kwarmup.verbs import hold, linear
 
 if TYPE_CHECKING:
     from kwarmup.measure.noise_scale import NoiseScale
-    from kwarmup.studies.result import Study
+    from kwarmup.studies.result import Noise, Study
 
 GOALS = ("time", "examples", "memory", "quality")
 #: More examples, or more time, than the least, that is still "as good".
 _SLACK, _MEMORY_SLACK = 1.1, 1.5
 #: How much shorter a measured time must be to overrule the formula, beside telling the seeds apart.
 _OVERRULE = 1.2
-#: The longest warmup where the optimizer has no rule, in passes.
-_WARMUP_EPOCHS = 5
 
 
 class Reason(NamedTuple):
@@ -83,9 +82,8 @@ def advise(study: Study, goal: str, epochs: int | None) -> Advice:
             "study", Code(repr(study)), "one with trainings", 'study(build, x, y, path="study.json") again'
         )
     settings = study.settings
-    if epochs is None:
-        epochs = max(1, round(settings.run_examples / settings.examples))
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+    whole = epochs is None or isinstance(epochs, int) and not isinstance(epochs, bool)
+    if not whole or epochs is not None and epochs < 1:
         raise value_error("epochs", epochs, "a whole number, 1 or more", "study.recommend(epochs=20)")
     size, why = {
         "time": _for_time,
@@ -97,10 +95,11 @@ def advise(study: Study, goal: str, epochs: int | None) -> Advice:
     if goal == "time":
         steps, grows = _along_the_run(study, size)
     first = steps[0][1]
-    peak, peak_why = _peak(study, first, steps[-1][1])
+    epochs, length_why = length(study, goal, steps[-1][1], epochs)
+    peak, peak_why = peak_at(study, first, steps[-1][1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PlanWarning)
-        profile, warmup_choice, warmup_why = _warmup(study, peak, first, epochs)
+        profile, warmup_choice, warmup_why = warmup_of(study, goal, peak, first, epochs)
         plan = Plan(
             learning_rate=peak * (profile >> linear()),
             batch_size=_sizes(steps, epochs * settings.examples),
@@ -117,7 +116,8 @@ def advise(study: Study, goal: str, epochs: int | None) -> Advice:
             "decay",
             "linear to 0",
             "Over the rest of the run: the shape that is optimal in the worst case, and in most measured ones "
-            "(Defazio et al. 2023). The study's own trainings hold the rate and decay over their last fifth.",
+            "(Defazio et al. 2023). The study's own trainings hold the rate and decay over their last fifth."
+            + length_why,
         ),
     )
     return Advice(goal, plan, reasons)
@@ -126,20 +126,9 @@ def advise(study: Study, goal: str, epochs: int | None) -> Advice:
 # The batch size
 
 
-def _allowed(study: Study) -> tuple[int, ...]:
-    """The batch sizes that the study has trained with, without those where every seed diverged."""
-    found = tuple(s for s in study.batch_sizes if not all(run.diverged for run in study.at(s)))
-    if not found:
-        raise value_error(
-            "study", Code("a study in which every training diverged"), "a training that does not",
-            "study(...) with a build() whose gradient is clipped: SGD(clipnorm=1.0)",
-        )  # fmt: skip
-    return found
-
-
 def _rounded(study: Study, wanted: float) -> int:
     """The nearest power of two, or measured size, within what was measured."""
-    allowed = _allowed(study)
+    allowed = trained(study)
     within = min(max(wanted, allowed[0]), allowed[-1])
     powers = [2**k for k in range(21) if allowed[0] <= 2**k <= allowed[-1]]
     return min({*powers, *allowed}, key=lambda size: abs(math.log(size / within)))
@@ -160,7 +149,7 @@ def _noise(study: Study) -> float:
 def _best(study: Study, noise: NoiseScale | float) -> BestBatchSize:
     """The batch size of the formula, within those that were trained with."""
     assert study.throughput is not None
-    time, allowed = study.throughput.step_time, _allowed(study)
+    time, allowed = study.throughput.step_time, trained(study)
     return best_batch_size(
         Known(time.fixed, time.fixed_interval), Known(time.per_example, time.per_example_interval), noise,
         min=allowed[0], max=allowed[-1],
@@ -187,7 +176,7 @@ def _for_time(study: Study) -> tuple[int, str]:
         f"√(fixed · noise scale / per example) = {optimum}. Of the batch sizes that were trained with, {best.near[0]} "
         f"to {best.near[1]} are predicted to be within {100 * (NEAR - 1):.0f} % of the shortest time."
     )
-    found = {s: study.seconds_to_target(s) for s in _allowed(study)}
+    found = {s: study.seconds_to_target(s) for s in trained(study)}
     # Where the untrained model is at the target, no time passes.
     measured = {s: spread for s, spread in found.items() if spread is not None and spread.median > 0}
     if not measured:
@@ -221,7 +210,7 @@ def _for_examples(study: Study) -> tuple[int, str]:
 def _for_memory(study: Study) -> tuple[int, str]:
     assert study.throughput is not None
     scale = _noise(study)
-    allowed = _allowed(study)
+    allowed = trained(study)
     time = study.throughput.step_time
     times = {s: 1 / goodput(s, time.fixed, time.per_example, scale) for s in allowed}
     least = min(times.values())
@@ -236,7 +225,7 @@ def _for_quality(study: Study) -> tuple[int, str]:
     sign, monitor = study.settings.sign, study.settings.monitor
     rows = {
         s: {run.seed: sign * run.validation for run in study.at(s) if not run.diverged}
-        for s in _allowed(study)
+        for s in trained(study)
     }
     best = max(rows, key=lambda s: float(np.mean(list(rows[s].values()))))
     good = [s for s in rows if not _worse(rows[best], rows[s])]
@@ -260,11 +249,10 @@ def _worse(best: dict[int, float], other: dict[int, float]) -> bool:
 
 
 def _along_the_run(study: Study, last: int) -> tuple[list[tuple[int, int]], str]:
-    """The batch sizes along the run: the same formula at the noise scale that was measured there."""
+    """The batch sizes along the run: the same formula at the noise scale that was measured there, if that pays."""
+    places = [place for place in study.noise if math.isfinite(place.scale.value)]
     found: list[tuple[int, int]] = []
-    for place in study.noise:
-        if not math.isfinite(place.scale.value):
-            continue
+    for place in places:
         size = min(last, _rounded(study, _best(study, place.scale).batch_size))
         if not found:
             found.append((0, size))
@@ -274,12 +262,33 @@ def _along_the_run(study: Study, last: int) -> tuple[list[tuple[int, int]], str]
         return [(0, last)], ""
     if found[-1][1] < last:
         found[-1] = (found[-1][0], last) if len(found) > 1 else found[-1]
-    scales = [place.scale.value for place in study.noise if math.isfinite(place.scale.value)]
-    words = (
-        f"The noise scale was {number(scales[0])} at the beginning and {number(max(scales))} later on, so the batch "
-        "begins small and grows with it."
+    assert study.throughput is not None
+    time, reference = study.throughput.step_time, study.settings.reference
+    noise = [(place.examples, place.scale.value) for place in _until_target(study, places)]
+    growing, alone = (
+        predicted_seconds(noise, reference, steps, time.fixed, time.per_example)
+        for steps in (found, [(0, last)])
     )
-    return found, words
+    scales = (
+        f"{number(places[0].scale.value)} at the beginning and {number(max(scale for _, scale in noise))}"
+    )
+    begins, seconds = found[0][1], f"{growing:.3g} s to the target, and {last} throughout {alone:.3g} s"
+    if growing * NEAR >= alone:
+        return [(0, last)], (
+            f"The noise scale was {scales} later on, but a batch that begins at {begins} and grows with it is "
+            f"predicted to take {seconds}: a difference of less than {100 * (NEAR - 1):.0f} %, and so the batch stays."
+        )
+    return found, (
+        f"The noise scale was {scales} later on, so the batch begins at {begins} and grows with it: it is predicted to "
+        f"take {seconds}."
+    )
+
+
+def _until_target(study: Study, places: list[Noise]) -> list[Noise]:
+    """The places up to the first where the target was reached."""
+    target, sign = study.settings.target, study.settings.sign
+    reached = [i for i, p in enumerate(places) if target is not None and sign * p.value >= sign * target]
+    return places[: reached[0] + 1] if reached else places
 
 
 def _sizes(steps: list[tuple[int, int]], total: int) -> int | Profile:
@@ -294,54 +303,3 @@ def _sizes(steps: list[tuple[int, int]], total: int) -> int | Profile:
         profile = part if profile is None else profile >> part
     assert profile is not None
     return first * (profile >> hold(steps[-1][1] / first))
-
-
-# The learning rate
-
-
-def _peak(study: Study, first: int, last: int) -> tuple[float, str]:
-    """The peak at the first batch size; the plan's scaling carries it to the others."""
-    settings = study.settings
-    assert study.sweep is not None
-    try:
-        suggestion = study.sweep.suggest()
-        words = (
-            f"The range test at batch size {settings.reference} suggests {suggestion.learning_rate:.2g} "
-            f"[{suggestion.low:.2g}, {suggestion.high:.2g}], and of"
-        )
-    except ValueError:
-        words = "The range test suggests nothing; of"
-    rule = {1.0: "linear", 0.5: "square-root"}.get(settings.scaling, f"{settings.scaling:g}-power")
-    words += (
-        f" {len(study.pilots)} short trainings {settings.peak:.2g} came to the lowest loss; the {rule} rule carries "
-        f"it to {first}."
-    )
-    nearest = min(_allowed(study), key=lambda size: abs(math.log(size / last)))
-    runs = study.at(nearest)
-    factor = runs[0].peak / study.peak(nearest)
-    if factor != 1:
-        words += f" Of half, once and twice that, {factor:g} times was best at batch size {nearest}."
-    broken = [run for run in study.runs if run.batch_size == nearest and run.diverged]
-    if broken:
-        words += f" {len(broken)} of the trainings at batch size {nearest} diverged: watch the first updates."
-    return float(f"{study.peak(first) * factor:.3g}"), words
-
-
-def _warmup(study: Study, peak: float, first: int, epochs: int) -> tuple[Profile, str, str]:
-    settings, beta_2 = study.settings, study.facts.get("beta_2")
-    updates = epochs * settings.examples // first
-    start, begins = 0.0, "It begins at 0."
-    if study.stable is not None:
-        stable = study.stable.learning_rate
-        start = float(f"{min(0.5, 0.5 * stable / peak):.2g}")
-        begins = (
-            f"It begins at {start:g} of the peak: the largest learning rate that is stable at the first update is "
-            f"{stable:.2g} (Kalra and Barkeshli 2024)."
-        )
-    if beta_2 is not None:
-        length = warmup_updates(beta_2, updates)
-        why = f"round(2 / (1 - {beta_2:g})) updates, at most a quarter of the run (Ma and Yarats 2021)."
-        return warmup(steps=max(1, length), start=start), f"{length:,} updates", f"{why} {begins}"
-    share = min(SHARE, _WARMUP_EPOCHS / epochs)
-    why = f"{100 * share:.2g} % of the run, at most {_WARMUP_EPOCHS} passes (Goyal et al. 2017)."
-    return warmup(fraction=share, start=start), f"{share * epochs:.2g} passes", f"{why} {begins}"

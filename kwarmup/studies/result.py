@@ -184,7 +184,8 @@ class Study:
 
         Args:
             goal: `"time"` to the same quality, `"examples"`, `"memory"` or `"quality"`.
-            epochs: of the training to plan; `None` for as long as the study's own trainings.
+            epochs: of the training to plan; `None` for as many as the study's own trainings have, rounded up, and for
+                `"time"` for twice as long as they needed to the target, if that is more.
 
         Raises:
             ValueError: if the goal is another, or what it needs was not measured.

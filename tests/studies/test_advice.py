@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from kwarmup import Plan, Study
+from kwarmup.studies.ramp import predicted_seconds
+from kwarmup.studies.result import Noise
 
 
 def sizes(plan):
@@ -56,8 +58,17 @@ def test_the_square_root_rule_where_the_study_had_it():
     assert plan.profile.peak == pytest.approx(0.1 * math.sqrt(256 / 32), rel=0.01)
 
 
+def growing(*scales):
+    """A study whose noise scale is at these values behind 0, 25,000, 26,000 and 50,000 examples."""
+    places = zip((0, 25_000, 26_000, 50_000), (0.1, 0.3, 0.5, 0.85), scales, strict=True)
+    return made_up.study(
+        noise=tuple(Noise(place, value, made_up.noise(scale)) for place, value, scale in places)
+    )
+
+
 def test_a_noise_scale_that_grows_makes_the_batch_grow():
-    plan = made_up.study(scales=(4.0, 100.0, 400.0)).recommend()
+    study = growing(4.0, 4.0, 100.0, 400.0)
+    plan = study.recommend()
     found = (
         plan.clock.batch_size_at(plan.clock.step_at(examples=0)),
         plan.clock.batch_size_at(plan.clock.steps - 1),
@@ -66,6 +77,57 @@ def test_a_noise_scale_that_grows_makes_the_batch_grow():
     assert plan.clock.batch_size_at(plan.clock.step_at(examples=30_000)) == 128
     # The learning rate for each example is that of the rule, whatever the batch.
     assert plan.profile.peak / 16 == pytest.approx(0.1 / 32, rel=0.01)
+    assert "so the batch begins at 16 and grows with it" in study.advise().reasons[0].why
+
+
+def test_a_batch_that_grows_without_gaining_a_tenth_is_not_advised():
+    # A little growth, soon behind the beginning: the first thousands of examples are all that could be gained.
+    study = growing(90.0, 300.0, 350.0, 400.0)
+    assert sizes(study.recommend()) == 256
+    why = study.advise().reasons[0].why
+    assert "a batch that begins at 128 and grows with it is predicted to take" in why
+    assert why.endswith("a difference of less than 10 %, and so the batch stays.")
+    noise = [(place.examples, place.scale.value) for place in study.noise]
+    small, large = (
+        predicted_seconds(noise, 32, steps, made_up.FIXED, made_up.PER_EXAMPLE)
+        for steps in ([(0, 128), (25_000, 256)], [(0, 256)])
+    )
+    assert large / 1.1 < small and f"{small:.3g} s to the target, and 256 throughout {large:.3g} s" in why
+
+
+def test_the_warmup_is_no_longer_than_the_one_that_was_seen_to_do():
+    # The study's own trainings see 100,000 examples and warm up over 10,000 of them: 39 updates.
+    study = made_up.study()
+    advice = study.advise(epochs=100)
+    rates = advice.plan.curve(np.arange(advice.plan.clock.steps))
+    assert np.argmax(rates) == 39 and advice.reasons[2].choice == "39 updates"
+    assert (
+        "of the 3 at batch size 256 none diverged with it. 5 % of the run would be 195 updates."
+        in advice.reasons[2].why
+    )
+    # For other goals, and where one diverged, it is the usual share of the run.
+    runs = tuple(
+        made_up.run(s, seed, diverged=s == 256 and not seed) for s in made_up.SIZES for seed in range(3)
+    )
+    for plan in (study.recommend("quality", epochs=100), made_up.study(runs).recommend(epochs=100)):
+        assert np.argmax(plan.curve(np.arange(plan.clock.steps))) == pytest.approx(
+            0.05 * plan.clock.steps, abs=1
+        )
+
+
+def test_the_run_is_as_long_as_the_trainings_and_long_enough_for_a_rate_that_falls():
+    study = made_up.study()
+    settings = dataclasses.replace(study.settings, run_examples=101_000)
+    assert dataclasses.replace(study, settings=settings).recommend("quality").clock.epochs == 11
+    # 256 needs 40 (1 + 400 / 256) updates, and 2 % more in the median seed; the mean of a falling rate is half of it.
+    settings = dataclasses.replace(study.settings, run_examples=30_000)
+    advice = dataclasses.replace(study, settings=settings).advise()
+    assert (
+        advice.plan.clock.epochs == 6
+        and "twice the 26,884 that batch size 256 needed" in advice.reasons[3].why
+    )
+    assert dataclasses.replace(study, settings=settings).recommend("quality").clock.epochs == 3
+    assert "In a run 5 times as long the rate falls later" in study.advise(epochs=50).reasons[3].why
 
 
 def test_a_stopwatch_that_tells_every_seed_apart_overrules_the_formula():

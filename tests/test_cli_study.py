@@ -1,5 +1,6 @@
 """`kwarmup study`, and `kwarmup train --plan` behind it."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from kwarmup import Plan, Study, cosine
 from kwarmup.cli import main
+from kwarmup.studies import measure
 
 DRAW = np.random.default_rng(0)
 X = DRAW.random((200, 3, 3)).astype("float32")
@@ -53,6 +55,15 @@ def test_it_prints_a_table_the_findings_and_a_plan(studied):
     assert repr(study.recommend()) in text
     assert repr(study.recommend()).split("(")[0] in (folder / "study" / "report.html").read_text()
     assert f"kwarmup train --plan {Path('study/study.json')}" in text
+
+
+def test_where_there_is_no_plan_yet_it_says_how_to_go_on(folder, monkeypatch):
+    part = dataclasses.replace(Study.load("study/study.json"), noise=())
+    monkeypatch.setattr(measure, "study", lambda *arguments, **keywords: part)
+    text = CliRunner().invoke(main, ["study", *FLAT, "--resume", "--budget", "20"]).stdout
+    why = "expected a noise scale, or updates to the target at three batch sizes."
+    assert f"No plan for the goal 'time': {why}" in " ".join(text.split())
+    assert text.splitlines()[-1] == "kwarmup study --resume --output study --budget 40 goes on with it."
 
 
 @pytest.mark.filterwarnings("ignore::kwarmup.PlanWarning")  # two passes are few

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kwarmup.cli import options
+
+if TYPE_CHECKING:
+    from kwarmup.studies.result import Study
 
 STUDY, REPORT = "study.json", "report.html"
 
@@ -141,5 +144,14 @@ def _study(
     with user_error():
         report = study.report(output / REPORT)
     console.print(f"Kept in {path}, and for a browser in {report}", markup=False, soft_wrap=True)
-    console.print(f"kwarmup train --plan {path} trains by the plan.", markup=False, soft_wrap=True)
+    console.print(_then(study, goal, output, budget), markup=False, soft_wrap=True)
     return 130 if any(text.startswith("Ctrl-C") for text in study.missing) else 0
+
+
+def _then(study: Study, goal: str, output: Path, budget: float) -> str:
+    """What to do next: train by the plan, or go on where there is none yet."""
+    try:
+        study.recommend(goal)
+    except ValueError:
+        return f"kwarmup study --resume --output {output} --budget {2 * budget:g} goes on with it."
+    return f"kwarmup train --plan {output / STUDY} trains by the plan."

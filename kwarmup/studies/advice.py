@@ -141,8 +141,8 @@ def _noise(study: Study) -> float:
     if (fit := study.tradeoff) is not None:
         return fit.critical_batch_size
     raise value_error(
-        "study", Code("neither a noise scale nor updates to the target at three batch sizes"),
-        "one of both", 'study(..., budget=600, path="study.json"), which goes on',
+        "study", Code("neither"), "a noise scale, or updates to the target at three batch sizes",
+        'study(..., budget=600, path="study.json"), which goes on',
     )  # fmt: skip
 
 

@@ -190,7 +190,9 @@ def test_where_nothing_came_to_the_target_the_noise_scale_speaks_alone():
     study = made_up.study(runs)
     assert study.tradeoff is None and sizes(study.recommend()) == 256
     assert "No training came to the target" in study.advise().reasons[0].why
-    with pytest.raises(ValueError, match="neither a noise scale nor updates to the target"):
+    with pytest.raises(
+        ValueError, match="expected a noise scale, or updates to the target at three batch sizes"
+    ):
         made_up.study(runs, noise=()).recommend()
 
 

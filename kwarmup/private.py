@@ -10,6 +10,8 @@ from typing import Any
 import keras
 from keras.src.backend.common import global_state
 
+from kwarmup.distribute import replicas
+
 
 def schedule_of(
     optimizer: keras.optimizers.Optimizer,
@@ -85,8 +87,7 @@ def build(model: keras.Model, batch: Any) -> None:
     draws from random generators and fails where a model brings a training step of its own.
     """
     trainer: Any = model
-    strategy = getattr(model, "distribute_strategy", None)
-    with strategy.scope() if strategy is not None else contextlib.nullcontext():
+    with replicas.scope(model):
         trainer._symbolic_build(data_batch=batch)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, final
 
 import keras
@@ -11,6 +10,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kwarmup import private
+from kwarmup.distribute import replicas
 from kwarmup.errors import value_error
 
 
@@ -119,8 +119,7 @@ def install(model: keras.Model) -> Scaled:
         raise value_error(
             "learning_rate", rate, "a number or a schedule, which can be scaled", "SGD(Schedule(profile))"
         )
-    strategy = getattr(model, "distribute_strategy", None)
-    with strategy.scope() if strategy is not None else contextlib.nullcontext():
+    with replicas.scope(model):
         scaled = Scaled(rate)
     optimizer.learning_rate = scaled
     # A step that has been compiled would go on with the learning rate that it knows.

@@ -33,9 +33,8 @@ class Trial:
     def __init__(self, model: keras.Model, learning_rate: Any, stride: int = STRIDE):
         trainer: Any = model
         self.model = trainer
-        strategy = getattr(model, "distribute_strategy", None)
         _, count = layout(model)
-        with strategy.scope() if strategy is not None else contextlib.nullcontext():
+        with replicas.scope(model):
             optimizer: Any = private.optimizer_like(trainer.optimizer, learning_rate)
             optimizer.build(model.trainable_variables)
         self.optimizer = optimizer
@@ -170,9 +169,27 @@ def check(model: keras.Model, verb: str) -> None:
 
 
 def layout(model: keras.Model) -> tuple[int, int]:
-    """Return the micro-batches per update of a compiled model's optimizer, and its replicas."""
+    """Return the micro-batches per update of a compiled model's optimizer, and its replicas.
+
+    Raises:
+        ValueError: if the model is spread over several workers, or accumulates gradients over several replicas.
+    """
+    check_workers(model)
     optimizer: Any = model.optimizer
     inner = getattr(optimizer, "inner_optimizer", optimizer)
+    parts, count = inner.gradient_accumulation_steps or 1, replicas.count(model)
+    if parts > 1 and replicas.spread(model):
+        raise value_error(
+            "gradient_accumulation_steps",
+            Code(f"{parts} in the optimizer of {model.name}, spread over {count} replicas"),
+            "None where a model is measured over replicas, since Keras's own step cannot do both, as plan.fit can",
+            "the same model compiled without it: an update with the same batch is the same",
+        )
+    return parts, count
+
+
+def check_workers(model: keras.Model) -> None:
+    """Raise a `ValueError` where other processes have a part in a model."""
     if replicas.several_workers(model):
         raise value_error(
             "model",
@@ -180,7 +197,6 @@ def layout(model: keras.Model) -> tuple[int, int]:
             "a model of one process, on one device or several: all workers would measure the same",
             "a model that is made outside of strategy.scope(), or in a process without TF_CONFIG",
         )
-    return inner.gradient_accumulation_steps or 1, replicas.count(model)
 
 
 @contextlib.contextmanager

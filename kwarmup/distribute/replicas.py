@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import keras
@@ -29,6 +30,12 @@ def count(thing: Any) -> int:
 def spread(model: keras.Model) -> bool:
     """Return whether a model was made in the scope of a `tf.distribute` strategy with several replicas."""
     return getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1) > 1
+
+
+def scope(model: keras.Model) -> contextlib.AbstractContextManager[object]:
+    """Return the scope in which the variables of a model were made, and in which more of them are to be made."""
+    strategy: Any = getattr(model, "distribute_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def several_workers(model: keras.Model) -> bool:

@@ -43,7 +43,7 @@ def find_lr(
     batches and other dropout. It ends before `high` where training diverges. Behind it the model is as it was,
     to the last bit: weights, optimizer, statistics, metrics and random generators. Ctrl-C ends the
     measurement and returns what there is. A `tf.data.Dataset` that shuffles anew each time it is read has
-    been read `repeats` times.
+    been read `repeats` times. A model over several replicas is trained on all of them, each batch shared out.
 
     Args:
         model: compiled; its own learning rate does not matter.
@@ -64,7 +64,8 @@ def find_lr(
 
     Raises:
         TypeError: if `x` is a generator, which cannot be begun anew, or an argument is of another type.
-        ValueError: if the model is not compiled, or an argument is out of range.
+        ValueError: if the model is not compiled, is spread over several workers or accumulates gradients over
+            replicas, or an argument is out of range.
 
     Paper: Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3.
 

@@ -12,10 +12,12 @@ import numpy as np
 from keras import ops
 
 from kwarmup import gradient, private
+from kwarmup.distribute import replicas
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.gradient_batches import MicroBatches
 from kwarmup.noise import GROUPS, Estimate, Sums
 from kwarmup.per_example import watch
+from kwarmup.trial import check_workers
 from kwarmup.untouched import untouched
 
 #: How much more is measured between two looks at the interval: a look costs, and many looks deceive.
@@ -103,6 +105,9 @@ def noise_scale(
     noise of their own: examples then depend on each other and on chance, so they are drawn with
     replacement and measured for more than a pass. `training=False` is the probe without that noise.
 
+    Whether the optimizer accumulates gradients does not matter. A model over several replicas is measured on one of
+    them, behind the strategy's scope: gradient and noise of single examples are the same wherever they are taken.
+
     Args:
         model: compiled. What is not built yet is built.
         x: arrays in any nesting, or batches in random order: a `tf.data.Dataset`, a `PyDataset`, a generator.
@@ -122,8 +127,8 @@ def noise_scale(
     Raises:
         TypeError: if `preconditioned` meets an optimizer that has no second moments, or `y` stands
             beside batches.
-        ValueError: if the model is not compiled or spread over replicas, a number is out of range, the data
-            holds fewer than 16 micro-batches, or a gradient is not finite.
+        ValueError: if the model is not compiled or spread over several workers, a number is out of range, the data
+            holds fewer than 16 micro-batches, or a gradient is not finite; within a strategy's scope.
 
     Paper: McCandlish et al. 2018, appendix A.1; Fieller 1954 for the interval.
 
@@ -140,14 +145,8 @@ def noise_scale(
     _check_numbers(precision, micro_batch_size, max_examples)
     if not isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer):
         raise value_error("model", model.name, "a compiled model", 'model.compile("sgd", loss=...)')
-    replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
-    if replicas != 1:
-        raise value_error(
-            "model",
-            Code(f"{model.name}, spread over {replicas} replicas"),
-            "a model on one device",
-            "the same model, built outside of the strategy's scope",
-        )
+    check_workers(model)
+    _check_outside(model)
     data = MicroBatches(x, y, sample_weight, micro_batch_size, GROUPS, 4 * GROUPS, seed)
     private.build(model, data.first)
     scale = _preconditioner(model) if preconditioned else None
@@ -237,6 +236,21 @@ def _width(estimate: Estimate) -> float:
     low, high = estimate.interval
     # Without any noise the value is 0, and exact.
     return (high - low) / 2 / estimate.value if estimate.value else high - low
+
+
+def _check_outside(model: keras.Model) -> None:
+    """Raise where a scope is open in which a replica's variables cannot be told from those of all."""
+    if not replicas.spread(model):
+        return
+    import tensorflow as tf
+
+    if tf.distribute.in_cross_replica_context():
+        raise value_error(
+            "model",
+            Code(f"{model.name}, spread over {replicas.count(model)} replicas, within strategy.scope()"),
+            "a call behind the scope, since one of the replicas is measured",
+            "with strategy.scope(): model = build(), and behind the block noise_scale(model, x, y)",
+        )
 
 
 def _preconditioner(model: keras.Model) -> np.ndarray:

@@ -11,6 +11,7 @@ import keras
 import keras_tuner
 
 from kwarmup import applied
+from kwarmup.distribute import replicas
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.measure.noise_scale import NoiseScale
 from kwarmup.plan import Plan
@@ -107,7 +108,7 @@ class PlanHyperModel(keras_tuner.HyperModel):
         self.space.declare(hp, self._start)
         model = self._compiled(hp)
         self.planned = self.plan(hp, model)
-        model.optimizer = optimizer_like(model.optimizer, self.planned.learning_rate)
+        _follow(model, self.planned)
         return model
 
     def plan(self, hp: Any, model: keras.Model) -> Plan:
@@ -140,7 +141,7 @@ class PlanHyperModel(keras_tuner.HyperModel):
         if applied.updates(model.optimizer):
             # keras-tuner's Hyperband has loaded the weights of the last round, and with them a part of the optimizer;
             # the checkpoint has all of it.
-            model.optimizer = optimizer_like(model.optimizer, plan.learning_rate)
+            _follow(model, plan)
         callbacks = [*kwargs.pop("callbacks", ()), _Round(ends)]
         kwargs["verbose"] = kwargs.get("verbose") if kwargs.get("verbose") in (1, 2) else 0
         try:
@@ -163,6 +164,12 @@ class PlanHyperModel(keras_tuner.HyperModel):
         # The rule that carries the suggestion is that of the optimizer.
         rule = scaling_rule(self._compiled(hp.copy()).optimizer)
         return self.space.start(self.sweep, self.noise, rule)
+
+
+def _follow(model: keras.Model, plan: Plan) -> None:
+    """Give a model a fresh optimizer that follows a plan, where the model's own variables are."""
+    with replicas.scope(model):
+        model.optimizer = optimizer_like(model.optimizer, plan.learning_rate)
 
 
 def _takes_hp(build: Callable[..., Any]) -> bool:

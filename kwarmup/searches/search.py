@@ -73,6 +73,9 @@ def search(
     `KERASTUNER_ORACLE_PORT` the same program is the chief or a worker, all on one file system; a worker that was killed
     and is started again under its name runs its trial again.
 
+    Over several devices, the plan is that of the strategy: `search(build, plan.on(strategy), ...)`, with a `build` that
+    makes its model in `strategy.scope()`, or with `distribution_strategy=strategy`.
+
     Args:
         build: a function of nothing, or of `hp`, that returns a new compiled model. Its learning rate is replaced.
         plan: as for `PlanHyperModel`.

@@ -192,10 +192,15 @@ class _Session:
         model = self.build()
         check(model, "study")
         parts, replicas = layout(model)
-        if (parts, replicas) != (1, 1):
+        if replicas != 1:
             raise value_error(
-                "build", Code(f"a model with {parts} micro-batches per update on {replicas} replicas"),
-                "one without accumulated gradients, on one device", 'keras.optimizers.SGD() in model.compile(...)',
+                "build", Code(f"a model over {replicas} replicas"),
+                "one on one device", "a build without strategy.scope(), and then study.recommend().on(strategy)",
+            )  # fmt: skip
+        if parts != 1:
+            raise value_error(
+                "build", Code(f"a model with {parts} micro-batches per update"),
+                "one without accumulated gradients", 'keras.optimizers.SGD() in model.compile(...)',
             )  # fmt: skip
         return model
 

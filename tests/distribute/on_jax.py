@@ -1,9 +1,9 @@
-"""A training on one device and on two, on JAX; `test_on_jax.py` runs it, and it prints the largest difference."""
+"""Trains and measures on one device and on two, on JAX; run by `test_on_jax.py`, it prints the largest difference."""
 
 import keras
 import numpy as np
 
-from kwarmup import SGD, Plan, cosine, distribute, hold, warmup
+from kwarmup import SGD, Plan, cosine, distribute, find_lr, hold, noise_scale, warmup
 
 random = np.random.default_rng(0)
 x = random.normal(size=(96, 6)).astype("float32")
@@ -24,7 +24,10 @@ for name in ("one", "auto"):
         model.compile(SGD(plan.learning_rate, momentum=0.9), "mse")
     placed = plan.on(strategy)
     history = placed.fit(model, x, y, verbose=0, validation_data=(x[:32], y[:32]))
+    noise = noise_scale(model, x, y, precision=1e-9)
+    sweep = find_lr(model, x, y, low=1e-4, high=1e-2, steps=20, repeats=1)
     found.append(
         [*model.get_weights(), np.array(history.history["loss"]), np.array(history.history["val_loss"])]
+        + [np.array(sweep.losses), np.array([noise.trace, noise.squared_norm])]
     )
 print(placed.clock.replicas, max(float(np.abs(a - b).max()) for a, b in zip(*found, strict=True)))

@@ -8,15 +8,20 @@ without `TF_CONFIG`, one.
 """
 
 import argparse
+import types
 import warnings
 
 import keras
+import keras_tuner
 import numpy as np
 import tensorflow as tf
+from numpy.testing import assert_equal as assert_same
+from pytest import approx, raises
 
 import kwarmup as kw
 from kwarmup import NoiseScaleMonitor, Plan, PlateauDecay, cosine, distribute, hold, linear, warmup
 from kwarmup.distribute import replicas
+from kwarmup.private import build
 
 EXAMPLES = 101  # a prime: the last batch of a pass is always a partial one
 RANDOM = np.random.default_rng(0)
@@ -110,7 +115,66 @@ def noise(strategy):
     return model, plan.on(strategy).fit(model, X[:90], Y[:90] + 3, verbose=0, callbacks=[monitor])
 
 
-CASES = {case.__name__: case for case in (ramp, plateau, masked, weighted, own_loss, noise)}
+def measured(strategy):
+    """What is measured of a model that is not trained, which stays as it is; what cannot be says so."""
+    random_layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5, seed=1)]
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((6,)), *dense()])
+        model.compile(keras.optimizers.SGD(), "mse")
+        accumulating = keras.Sequential([keras.Input((6,)), *random_layers, *dense()])
+        accumulating.compile(keras.optimizers.Adam(gradient_accumulation_steps=2), "mse")
+    build(accumulating, (X, Y))
+    before = of_each_replica(strategy, accumulating)
+    scales = [
+        kw.noise_scale(model, X, Y + 3, precision=1e-9, micro_batch_size=1),
+        kw.noise_scale(model, X, Y + 3, precision=1e-9, micro_batch_size=6),
+        kw.noise_scale(accumulating, X, Y + 3, precision=1e-9, max_examples=256),
+        kw.noise_scale(accumulating, X, Y + 3, precision=1e-9, preconditioned=True, training=False),
+    ]
+    assert scales[0].value == approx(scales[1].value, rel=0.03)  # of 101 examples, and of 96 of them
+    assert_same(of_each_replica(strategy, accumulating), before)
+    sweep = kw.find_lr(model, X, Y, low=1e-3, high=0.1, steps=20, repeats=1, batch_size=12)
+    if strategy.num_replicas_in_sync > 1:
+        with raises(ValueError, match="`model`: expected a call behind the scope"), strategy.scope():
+            kw.noise_scale(model, X, Y)
+        with raises(
+            ValueError, match="`gradient_accumulation_steps`: expected None where a model is measured"
+        ):
+            kw.find_lr(accumulating, X, Y)
+        with raises(ValueError, match=r"(?s)`build`: expected one on one device.*over \d replicas"):
+            kw.study(lambda: model, X, Y)
+    found = {
+        "noise": [[*one.interval, one.trace, one.squared_norm] for one in scales],
+        "losses": sweep.losses,
+    }
+    return model, types.SimpleNamespace(history=found)
+
+
+def of_each_replica(strategy, model):
+    variables = [*model.variables, *model.optimizer.variables]
+    return [
+        np.array(one) for variable in variables for one in strategy.experimental_local_results(variable.value)
+    ]
+
+
+def searched(strategy):
+    """A trial of a search, whose optimizer is made behind the scope that the model is made in."""
+
+    def in_scope():
+        with strategy.scope():
+            model = keras.Sequential(dense())
+            model.compile(keras.optimizers.SGD(momentum=0.9), "mse")
+        return model
+
+    plan = Plan(learning_rate=1.0, batch_size=12, examples=EXAMPLES, epochs=1).on(strategy)
+    hypermodel = kw.PlanHyperModel(in_scope, plan, peak=(0.01, 0.1), batch_size=[12, 24])
+    hp = keras_tuner.HyperParameters()
+    model = hypermodel.build(hp)
+    return model, hypermodel.fit(hp, model, X, Y)
+
+
+CASES = [ramp, plateau, masked, weighted, own_loss, noise, measured, searched]
+CASES = {case.__name__: case for case in CASES}
 
 
 def main():

@@ -299,10 +299,12 @@ def test_what_cannot_be_measured_is_refused(arguments, error, words):
         noise_scale(logistic(), X, LABELS, **arguments)
 
 
-def test_replicas_are_refused(monkeypatch):
-    model, strategy = linear(), types.SimpleNamespace(num_replicas_in_sync=2)
+def test_several_workers_are_refused(monkeypatch):
+    # Replicas of one process are measured: see tests/distribute.
+    model, here = linear(), types.SimpleNamespace(worker_devices=["CPU:0"])
+    strategy = types.SimpleNamespace(num_replicas_in_sync=2, extended=here)
     monkeypatch.setattr(type(model), "distribute_strategy", strategy, raising=False)
-    with pytest.raises(ValueError, match="`model`: expected a model on one device"):
+    with pytest.raises(ValueError, match="`model`: expected a model of one process"):
         noise_scale(model, X, LABELS)
 
 

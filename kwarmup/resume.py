@@ -19,6 +19,7 @@ import numpy as np
 from keras import ops
 
 from kwarmup import applied, checkpoint, identity, replan, scaled, state
+from kwarmup.clock import Clock
 from kwarmup.distribute import agreement, counted, replicas
 from kwarmup.errors import Code, message, value_error
 from kwarmup.finite import LossNotFinite
@@ -50,7 +51,8 @@ class OtherTraining(ValueError):
 class Keeper:
     """Saves a training every `every` updates and behind every pass, and restores it.
 
-    A stop behind a pass is the end of a training; a stop within one is a break, after which it goes on.
+    A stop behind a pass is the end of a training; a stop within one is a break, after which it goes on, unless a
+    callback that sets the pace has found the end there.
 
     Args:
         folder: where checkpoints are kept.
@@ -61,6 +63,7 @@ class Keeper:
         on_change: `"raise"`, `"override"` (go on with what is given now) or `"checkpoint"` (by the plan in the
             checkpoint).
         roll_back: what the learning rate is multiplied with where `go_back` is called; `None` if it never is.
+        paced: makes of a plan the one whose batches are trained on.
 
     Raises:
         ValueError: if the folder cannot be written, or the checkpoint in it is of another training.
@@ -75,6 +78,7 @@ class Keeper:
         facts: dict[str, Any],
         on_change: str,
         roll_back: float | None = None,
+        paced: Callable[[Plan], Plan] = lambda plan: plan,
     ):
         if on_change not in ("raise", "override", "checkpoint"):
             raise value_error(
@@ -83,6 +87,7 @@ class Keeper:
         if not isinstance(every, int) or every < 1:
             raise value_error("save_every", every, "a number of updates, 1 or more", "save_every=1000")
         self.every, self.plan, self.model, self.roll_back = every, plan, model, roll_back
+        self._paced = paced
         self.declared = plan  # as its author made it, before anything that was decided in training
         self.epoch = self.begun = 0
         self.finished = False
@@ -133,7 +138,7 @@ class Keeper:
         elif planned:
             self._check_place(facts)
             # A longer plan goes on behind the end of a shorter one.
-            self.finished = self.epoch == self.plan.clock.epochs
+            self.finished = self.epoch == self.clock.epochs
             return
         self._go_on_by(facts["in_force"])
 
@@ -162,7 +167,7 @@ class Keeper:
 
     def _check_place(self, facts: dict[str, Any]) -> None:
         """Does the plan that is given now stand where the one in the checkpoint stood?"""
-        clock = self.plan.clock
+        clock = self.clock
         if self.epoch <= clock.epochs:
             tick = clock.first_micro_batch(self.epoch) + self.begun
             if facts["place"] == self._place(tick):
@@ -177,8 +182,13 @@ class Keeper:
             'on_change="checkpoint", or another checkpoint_dir',
         )
 
+    @property
+    def clock(self) -> Clock:
+        """Of the batches that are trained on."""
+        return self._paced(self.plan).clock
+
     def _place(self, tick: int) -> list[int]:
-        return [tick, self.plan.clock.examples_at(tick // self.plan.clock.gradient_accumulation_steps)]
+        return [tick, self.clock.examples_at(tick // self.clock.gradient_accumulation_steps)]
 
     def begin(self, training: keras.callbacks.CallbackList) -> None:
         """Take a training into care behind its callbacks' `on_train_begin`, and restore what there is of it."""
@@ -265,16 +275,16 @@ class Keeper:
         """Note where training stands: before micro-batch `begun` of `steps` that follow the `first` of the run."""
         self._first, self._steps, self._done = first, steps, begun
 
-    def batch_ended(self, done: int) -> None:
-        """Save if it is time, `done` micro-batches into the pass.
+    def batch_ended(self, done: int, is_over: bool = False) -> None:
+        """Save if it is time, `done` micro-batches into the pass, which may be the last ones of the training.
 
         Raises:
             Preempted: behind a SIGTERM.
         """
         before, self._done = self._done, done
-        if done == self._steps:
+        if done == self._steps or is_over:
             return  # saved behind the validation
-        parts = self.plan.clock.gradient_accumulation_steps * self.every
+        parts = self.clock.gradient_accumulation_steps * self.every
         due = (self._first + before) // parts != (self._first + done) // parts
         if due or self.ending or self.model.stop_training:
             self._save()
@@ -292,14 +302,14 @@ class Keeper:
             if self.ending:
                 raise Preempted(143)
 
-    def training_ended(self) -> None:
+    def training_ended(self, is_over: bool = False) -> None:
         """Save behind the callbacks' `on_train_end`, which may put other weights in place."""
-        if self._done == self._steps:
+        if self._done == self._steps or is_over:
             self._save(finished=True)
 
     def _save(self, finished: bool = False) -> None:
         self._training.finite.check()
-        clock, tick = self.plan.clock, self._first + self._done
+        clock, tick = self.clock, self._first + self._done
         epoch = bisect.bisect_right(range(1, clock.epochs + 1), tick, key=clock.first_micro_batch)
         # Asked of a callback, since on JAX a model has its variables in place only while one looks.
         model = self._training.model

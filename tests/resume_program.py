@@ -1,11 +1,12 @@
 """A training that can be killed anywhere and started again; run by `test_resume.py` as a program.
 
-    python resume_program.py CHECKPOINTS RESULT [--kill MOMENT] [--follow]
+    python resume_program.py CHECKPOINTS RESULT [--kill MOMENT] [--follow | --gain]
 
 writes all weights and the history to RESULT. MOMENT is `batch:N`, `fsync:N` or `rename:N`: at the N-th of
 those the process kills itself, as `kill -9` would; `fsync` and `rename` lie within the writing of a
 checkpoint. `seconds:S` kills it that long behind the first batch, wherever it is then. `term:N` sends
-itself SIGTERM at the N-th batch. With `--follow` the batch size is not planned but follows the noise scale.
+itself SIGTERM at the N-th batch. With `--follow` the batch size is not planned but follows the noise scale; with
+`--gain` it is four times that of a plan, at the pace of AdaScale.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kwarmup import SGD, Plan, PlateauDecay, cosine, follow_noise, hold, linear, warmup
+from kwarmup import SGD, AdaScale, Plan, PlateauDecay, Profile, cosine, follow_noise, hold, linear, warmup
 from kwarmup.scaled import factor_of
 
 EXAMPLES, EPOCHS, SAVE_EVERY = 240, 4, 2
@@ -33,7 +34,11 @@ def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, (x[:, :1] * x[:, 1:2] + random.normal(0, 0.1, size=(EXAMPLES, 1))).astype("float32")
 
 
-def plan(follow: bool = False) -> Plan:
+def plan(follow: bool = False, gain: bool = False) -> Plan:
+    if gain:
+        return Plan(
+            learning_rate=0.01 * (warmup(epochs=0.5) >> cosine()), batch_size=6, examples=EXAMPLES, epochs=2
+        )
     # JAX compiles each batch size anew.
     ramp = hold(2, epochs=1) >> hold(4) if keras.backend.backend() == "jax" else linear(to=4, epochs=2)
     return Plan(
@@ -45,8 +50,8 @@ def plan(follow: bool = False) -> Plan:
     )
 
 
-def model(plan: Plan) -> keras.Model:
-    """Not built, with dropout, batch statistics and a momentum that goes down and up again."""
+def model(plan: Plan, momentum: Profile | float) -> keras.Model:
+    """Not built, with dropout and batch statistics."""
     made = keras.Sequential(
         [
             keras.layers.Dense(16, activation="relu"),
@@ -55,7 +60,6 @@ def model(plan: Plan) -> keras.Model:
             keras.layers.Dense(1),
         ]
     )
-    momentum = 0.95 * (linear(to=0.85, epochs=1) >> cosine(to=1))
     made.compile(SGD(plan.learning_rate, momentum=momentum), "mse", metrics=["mae"])
     return made
 
@@ -108,6 +112,7 @@ def run(given: list[str]) -> None:
     parser.add_argument("result", type=Path)
     parser.add_argument("--kill", default="never:0")
     parser.add_argument("--follow", action="store_true")
+    parser.add_argument("--gain", action="store_true")
     arguments = parser.parse_args(given)
     where, number = arguments.kill.split(":")
     at = At(-1, kill)
@@ -123,17 +128,19 @@ def run(given: list[str]) -> None:
     stop = keras.callbacks.EarlyStopping("val_loss", patience=2, min_delta=1e-4, restore_best_weights=True)
     # Demanding, so that it fires several times.
     plateau = PlateauDecay("loss", factor=0.8, patience=2, min_delta=0.1, steps=5)
-    today = plan(arguments.follow)
+    today = plan(arguments.follow, arguments.gain)
+    gain = AdaScale(scale=4)
+    momentum = 0.95 * (linear(to=0.85, epochs=1) >> cosine(to=1))
     # What is restored must not lean on a seed: behind a kill the model starts with other weights.
     begun = list(Path(arguments.checkpoints).glob("step-*"))
     keras.utils.set_random_seed(int.from_bytes(os.urandom(4), "little") if begun else 0)
-    trained = model(today)
+    trained = model(today, 0.9 if arguments.gain else momentum)
     history = today.fit(
         trained,
         x,
         y,
         validation_data=data(1),
-        callbacks=[plateau, stop, at],
+        callbacks=[gain, plateau, at] if arguments.gain else [plateau, stop, at],
         verbose=0,
         checkpoint_dir=arguments.checkpoints,
         save_every=SAVE_EVERY,
@@ -145,7 +152,7 @@ def run(given: list[str]) -> None:
         ],
         "history": history.history,
         "epoch": history.epoch,
-        "best": [stop.best, stop.best_epoch, stop.wait],
+        "best": None if arguments.gain else [stop.best, stop.best_epoch, stop.wait],
         "plateau": [plateau.best, plateau.bad_checks, factor_of(trained)],
         "decisions": history.growth.decisions if arguments.follow else [],
     }

@@ -1,12 +1,8 @@
 """Training by a plan whose batch follows the noise scale: least squares, of which everything is known."""
 
-import json
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
-from forks import Forks
 
 from kwarmup import (
     NoiseScaleMonitor,
@@ -26,7 +22,6 @@ DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(N, FEATURES)).astype("float32")
 # Far from 0, where weights begin: at first the gradient is much larger than its noise.
 Y = (X @ np.full((FEATURES, 1), 2.0) + 3 * DRAW.normal(size=(N, 1))).astype("float32")
-PROGRAM = Path(__file__).parent / "resume_program.py"
 
 
 def noise_at(weights):
@@ -241,18 +236,3 @@ def test_it_goes_on_by_the_rule_in_the_checkpoint(tmp_path):
     ):
         start(tmp_path / "killed", plan=other)
     assert repr(start(tmp_path / "killed", plan=other, on_change="checkpoint")) == repr(expected)
-
-
-@pytest.mark.slow
-def test_killed_for_real(tmp_path):
-    results = []
-    with Forks(PROGRAM) as forks:
-        for name, *attempts in (("undisturbed", "never:0"), ("killed", "batch:50", "never:0")):
-            for attempt in attempts:
-                code, said = forks.run(
-                    tmp_path / name, tmp_path / f"{name}.json", "--follow", "--kill", attempt
-                )
-                assert code == (0 if attempt == "never:0" else -9), said
-            results.append(json.loads((tmp_path / f"{name}.json").read_text()))
-    assert results[0] == results[1]
-    assert results[0]["history"]["batch_size"][-1] > results[0]["history"]["batch_size"][0]

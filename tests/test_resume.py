@@ -896,3 +896,22 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path):
         assert result == alone
     assert len(alone["history"]["loss"]) > 2
     assert alone["plateau"][-1] < 1  # a plateau was met
+
+
+@pytest.mark.slow
+def test_what_adapts_is_killed_for_real(tmp_path):
+    """A batch that follows the noise scale, and the pace that AdaScale gives a schedule."""
+    results = {}
+    with Forks(PROGRAM) as forks:
+        for way, moment in (("--follow", 50), ("--gain", 23)):
+            for name, *kills in (("undisturbed",), ("killed", f"batch:{moment}")):
+                place = tmp_path / f"{name}{way}"
+                for kill in (*kills, "never:0"):
+                    code, said = forks.run(place, f"{place}.json", way, "--kill", kill)
+                    assert code == (0 if kill == "never:0" else -signal.SIGKILL), said
+                results[name, way] = json.loads(Path(f"{place}.json").read_text())
+            assert results["killed", way] == results["undisturbed", way]
+    sizes = results["killed", "--follow"]["history"]["batch_size"]
+    assert sizes[-1] > sizes[0]
+    gained = results["killed", "--gain"]["history"]
+    assert gained["base_step"][-1] >= 80 and gained["gain"][-1] > 1

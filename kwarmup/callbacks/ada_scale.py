@@ -14,6 +14,7 @@ from kwarmup.errors import Code, value_error
 from kwarmup.gained import Gained
 from kwarmup.length import number
 from kwarmup.parts import FIGURES, TRIALS, examples_in, function_of, measuring, run_next
+from kwarmup.plan import Plan
 from kwarmup.schedule import Schedule
 
 _PARTS = 8
@@ -36,9 +37,10 @@ class AdaScale(keras.callbacks.Callback):
     The schedule stays in the optimizer with all that is known; a saved model keeps it, and training goes on with it in
     another `fit` with this callback. Logs have `gain` and `base_step` for each epoch.
 
-    It is for Keras's own `fit` on TensorFlow and torch. `plan.learning_rate` of the plan for the base batch is such a
-    schedule; `plan.fit` itself trains with the plan's own batch, and is refused. With several updates an execution
-    training may go on past the end by as many.
+    It is for TensorFlow and torch. `plan.fit(model, x, y, callbacks=[AdaScale(scale=8)])`, with a plan for the base
+    batch, trains with `scale` times that and passes over the data until the schedule ends; with a `checkpoint_dir` it
+    goes on bit for bit. In Keras's own `fit`, batch size and epochs are yours to give, as below. With several updates
+    an execution training may go on past the end by as many.
 
     Args:
         scale: the batch size in `fit` over that of the schedule, 1 or more. With 1 nothing changes.
@@ -48,8 +50,9 @@ class AdaScale(keras.callbacks.Callback):
     Raises:
         TypeError: if an argument is no number.
         ValueError: if one is out of range; when training begins, if the optimizer has no kwarmup schedule, one whose
-            batch size moves or whose end is unknown, the model is spread over replicas, or on JAX; behind
-            the first update, if the batch is not `scale` times that of the schedule's clock.
+            batch size moves or whose end is unknown, the model is spread over replicas, or on JAX; if in `Plan.fit`
+            something else moves the batch size too; behind the first update, if the batch is not `scale` times that
+            of the schedule's clock.
 
     Paper: Johnson et al. 2020, "AdaScale SGD: A User-Friendly Algorithm for Distributed Training".
 
@@ -82,11 +85,50 @@ class AdaScale(keras.callbacks.Callback):
         #: The variables of the schedule, which checkpoints keep.
         self.state: list[keras.Variable] = []
         self._total = self._left = 0
-        self._split = self._settled = self._checked = self._begun = False
+        self._split = self._settled = self._checked = self._begun = self._over = False
         self._plain: Any = None
         self._functions: dict[str, tuple[Any, Any]] = {}
 
+    def paced(self, plan: Plan) -> Plan:
+        """Return the plan of what `Plan.fit` trains on: batches `scale` times as large, and passes at most.
+
+        Raises:
+            ValueError: if there is no such batch size, or training has no end.
+        """
+        clock, total = plan.clock, self.steps or _steps_of(plan.learning_rate)
+        assert isinstance(clock.batch_size, int)
+        size = self.scale * clock.batch_size
+        if size != int(size):
+            raise value_error(
+                "scale", self.scale, f"one with a whole number of examples, for batches of {clock.batch_size}",
+                f"AdaScale(scale={math.ceil(self.scale)})",
+            )  # fmt: skip
+        if size > clock.examples:
+            raise value_error(
+                "scale", self.scale, f"at most {clock.examples / clock.batch_size:.4g}: a batch of all examples",
+                f"AdaScale(scale={clock.examples // clock.batch_size})",
+            )  # fmt: skip
+        # What is read of the learning rate is the optimizer's own schedule.
+        plan = plan.replace(learning_rate=plan.profile.peak, batch_size=int(size), scaling=0)
+        # An update is worth one with the base batch, or more.
+        micro_batches = total * clock.gradient_accumulation_steps
+        return plan.replace(epochs=math.ceil(micro_batches / plan.clock.first_micro_batch(1)))
+
+    def is_over(self) -> bool:
+        """Return whether the schedule has ended."""
+        return self._over
+
+    def __repr__(self) -> str:
+        return f"AdaScale(scale={self.scale!r}, parts={self.parts!r}, steps={self.steps!r})"
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin where the schedule stands."""
+        self.put_in_place()
+        self._left = 0
+        self._split = self._known("agreed") >= TRIALS
+        self._settled = self._checked = self._begun = self._over = False
+
+    def put_in_place(self) -> None:
         """Put the schedule into the optimizer, or take the one over that an earlier training has left there."""
         self._check_device()
         optimizer = self.model.optimizer
@@ -105,9 +147,6 @@ class AdaScale(keras.callbacks.Callback):
             # A step that has been compiled would go on with the schedule that it knows.
             self.model.make_train_function(force=True)
         self._gained, self.state = gained, list(gained.state.values())
-        self._left = 0
-        self._split = self._known("agreed") >= TRIALS
-        self._settled = self._checked = self._begun = False
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Let the execution that follows adapt."""
@@ -137,7 +176,7 @@ class AdaScale(keras.callbacks.Callback):
             return  # It cannot be over yet; asking makes the program wait for the device.
         missing = self._total - self._gained.step
         if missing <= 0:
-            self.model.stop_training = True
+            self.model.stop_training = self._over = True
         self._left = max(1, math.ceil(missing / self.scale))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -196,6 +235,7 @@ class AdaScale(keras.callbacks.Callback):
                 "batch_size",
                 Code(f"{found} in fit, {clock.batch_size} in the schedule's clock, scale={self.scale!r}"),
                 f"{wanted:g} in fit: scale times that of the schedule",
+                f"plan.fit(model, x, y, callbacks=[AdaScale(scale={self.scale!r})]), or "
                 f"model.fit(x, y, batch_size={math.ceil(wanted / parts)}, callbacks=[AdaScale(scale={self.scale!r})])",
             )
 

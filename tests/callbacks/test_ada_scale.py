@@ -13,9 +13,11 @@ from kwarmup import (
     NoiseScaleMonitor,
     Plan,
     PlateauDecay,
+    PlateauGrowth,
     Record,
     Schedule,
     cosine,
+    follow_noise,
     hold,
     inverse_sqrt,
     linear,
@@ -354,11 +356,103 @@ def test_what_it_refuses(run, words):
         run()
 
 
-def test_plan_fit_trains_with_its_own_batch_and_so_is_refused():
-    plan = Plan(learning_rate=0.1 * linear(), batch_size=16, examples=N, epochs=3)
-    model = make_model(plan.learning_rate)
-    with pytest.raises(ValueError, match="`batch_size`: expected 64 in fit"):
-        plan.fit(model, X, Y, verbose=0, callbacks=[AdaScale(scale=4)])
+# Under Plan.fit.
+
+#: 48 updates with a batch of 16; a batch of 64 has a partial one behind each pass.
+PLAN = Plan(learning_rate=0.1 * (warmup(epochs=0.5) >> cosine()), batch_size=16, examples=250, epochs=3)
+
+
+class Crash(Exception):
+    pass
+
+
+class Crashes(keras.callbacks.Callback):
+    """Crashes once, at a place that the test names."""
+
+    place = None  # of the class: a callback's own attributes are kept and come back
+
+    def meet(self, *place):
+        if place == Crashes.place:
+            Crashes.place = None
+            raise Crash("Crash")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.meet(self.model.history.epoch[-1] + 1 if self.model.history.epoch else 0, batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.model.stop_training:
+            self.meet("behind the last update")
+
+    def on_train_end(self, logs=None):
+        self.meet("over")
+
+
+def train_by(plan, scale=4, **arguments):
+    layers = [lambda: keras.layers.Dense(3, "tanh"), lambda: keras.layers.Dropout(0.2, seed=1)]
+    model = make_model(plan.learning_rate, *layers)
+    callbacks = [PlateauDecay("loss", patience=1, factor=0.5), AdaScale(scale=scale), Crashes()]
+    callbacks += arguments.pop("beside", [])
+    history = plan.fit(
+        model, X[:250], Y[:250], verbose=0, callbacks=callbacks, validation_data=(X, Y), **arguments
+    )
+    return [values(model), history.history, history.epoch, unscaled(model.optimizer).get_config()["state"]]
+
+
+@trains
+@pytest.mark.backend
+def test_plan_fit_trains_as_fit_does_with_a_large_batch():
+    plan, found = PLAN.replace(gradient_accumulation_steps=2), []
+    for trained_by_plan in (True, False):
+        optimizer = keras.optimizers.SGD(plan.learning_rate, gradient_accumulation_steps=2, momentum=0.9)
+        model = make_model(None, optimizer=optimizer)
+        watch = Watch()
+        if trained_by_plan:
+            callbacks = [AdaScale(scale=4), watch]
+            plan.fit(model, X[:250], Y[:250], seed=None, verbose=0, callbacks=callbacks)
+        else:
+            train(model, [AdaScale(scale=4), watch], X[:250], Y[:250], batch_size=32, epochs=12)
+        found.append([watch.gains, watch.steps, *model.get_weights()])
+    for by_plan, by_keras in zip(*found, strict=True):
+        np.testing.assert_allclose(by_plan, by_keras, rtol=1e-5, atol=1e-7)
+    gains, steps, *_ = found[0]
+    assert min(gains) >= 1 and 1.2 < max(gains) <= 4
+    assert steps[-2] < 48 <= steps[-1] and len(steps) % 8, "it ends with the schedule, within a pass"
+
+
+@trains
+@pytest.mark.backend
+def test_under_plan_fit_it_goes_on_bit_for_bit(tmp_path):
+    expected = train_by(PLAN, checkpoint_dir=tmp_path / "undisturbed", save_every=3)
+    updates_done = len(expected[2]) * 4
+    assert 48 / 4 <= updates_done < 48 and expected[1]["gain"][-1] > 1
+    for place in ((1, 2), ("behind the last update",), ("over",)):
+        Crashes.place = place
+        with pytest.raises(Exception, match="Crash|batch") as crash:
+            train_by(PLAN, checkpoint_dir=tmp_path / "crashed", save_every=3)
+        assert Crashes.place is None, crash.value
+    for _ in range(2):  # to its end, and then it is over already
+        found = train_by(PLAN, checkpoint_dir=tmp_path / "crashed", save_every=3)
+        assert repr(found) == repr(expected)
+    with pytest.raises(ValueError, match=r"pace: 'AdaScale\(scale=4.*now"):
+        train_by(PLAN, scale=8, checkpoint_dir=tmp_path / "crashed")
+
+
+@trains
+def test_what_plan_fit_refuses_beside_it():
+    moving = PLAN.replace(batch_size=16 * (hold(epochs=1) >> hold(2)))
+    for words, run in {
+        "`scale`: expected one with a whole number of examples": lambda: train_by(PLAN, scale=1.3),
+        "`scale`: expected at most 15.6": lambda: train_by(PLAN, scale=100),
+        "`batch_size`: expected one whole number in the": lambda: train_by(moving),
+        r"(?s)`callbacks`: expected one of them.*beside PlateauGrowth": lambda: train_by(
+            PLAN, beside=[PlateauGrowth("loss", max_batch_size=64)]
+        ),
+        r"(?s)`callbacks`: expected one of them.*beside batch_size=follow_noise": lambda: train_by(
+            PLAN.replace(batch_size=follow_noise(16, 64))
+        ),
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            run()
 
 
 def test_replicas_are_refused():

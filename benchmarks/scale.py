@@ -5,13 +5,15 @@
 
 Each setting is a process of its own, since TensorFlow counts its devices once. Within it `plan.fit` runs beside Keras's
 own `fit` under the same MirroredStrategy, round by round, on batches that divide (where they do not, Keras's
-is wrong). Target, on a machine that does nothing else: the interval of the ratio up to 1.03. Weak scaling keeps
+is wrong). Target, on a machine that does nothing else: the interval of the ratio up to 1.03. A second model of
+Keras's beside the first is the control: what its ratio is away from 1 is the machine's. Weak scaling keeps
 the batch of each device, strong scaling that of the update. Keras's `fit` raises over several workers, so there
 is nothing to compare with.
 
-The model of a link: an update sends `2 (n - 1) / n` times the bytes of the gradient through each of n workers (a ring).
-At the bandwidth of a link that takes `seconds`; the link is the bottleneck below the batch size whose computation
-takes as long. Measured here is what an all-reduce of the same bytes takes between two workers over loopback.
+The model of a link: an update sends `2 (n - 1) / n` times the bytes of the gradient through each of n workers (a ring),
+which takes `latency + sent / bandwidth`; the link is the bottleneck below the batch size whose computation
+takes as long. Latency and bandwidth of loopback are fitted to all-reduces of other sizes between two workers; what they
+say of the gradient's is shown beside what is measured.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from timing import Ratio, console, measure, ratio, where
 
 BATCH, WIDTH, INPUTS = 256, 256, 64
 #: Bytes a second of links that there are.
+SIZES = (0.125, 0.5, 2.0, 8.0)  # of the all-reduces that the model is fitted to, in gradients
 LINKS = {
     "1 Gbit/s Ethernet": 125e6,
     "10 Gbit/s Ethernet": 1.25e9,
@@ -50,13 +53,25 @@ def gradient_bytes(shapes: list[tuple[int, ...]], size: int = 4) -> int:
     return size * sum(int(np.prod(shape)) for shape in shapes)
 
 
-def link_seconds(count: int, workers: int, bandwidth: float) -> float:
+def link_seconds(count: int, workers: int, bandwidth: float, latency: float = 0.0) -> float:
     """Seconds of a ring all-reduce of so many bytes.
 
-    >>> link_seconds(1_000_000, workers=2, bandwidth=1e6)
-    1.0
+    >>> link_seconds(1_000_000, workers=2, bandwidth=1e6, latency=0.25)
+    1.25
     """
-    return 2 * (workers - 1) / workers * count / bandwidth
+    return latency + 2 * (workers - 1) / workers * count / bandwidth
+
+
+def fitted(seconds: dict[int, float], workers: int) -> tuple[float, float]:
+    """Bandwidth and latency of a link, from the seconds of all-reduces of some bytes.
+
+    >>> fitted({count: link_seconds(count, 2, 1e6, 0.25) for count in (1_000, 10_000, 100_000)}, workers=2)
+    (1000000.0, 0.25)
+    """
+    sent = [2 * (workers - 1) / workers * count for count in seconds]
+    # In relative terms, or the largest would decide alone.
+    slope, latency = np.polyfit(sent, list(seconds.values()), 1, w=[1 / value for value in seconds.values()])
+    return round(float(1 / slope), 3), round(float(latency), 9)
 
 
 def bottleneck_below(count: int, workers: int, bandwidth: float, seconds_per_example: float) -> float:
@@ -111,11 +126,11 @@ def setting(result: Path, replicas: int, weak: bool, rounds: int, steps: int) ->
 
     # All rounds of one plan are passes of one training: what is compiled once is compiled once, as in Keras's.
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch, drop_remainder=True).cache().repeat()
-    plain, planned, watch = model(), model(), Stopwatch()
+    plain, again, planned, watch = model(), model(), model(), Stopwatch()
     once = kw.Plan(learning_rate=0.01, batch_size=batch, examples=len(x), epochs=2).on(strategy)
 
-    def keras_fit():
-        plain.fit(dataset, steps_per_epoch=steps, epochs=2, shuffle=False, verbose=0, callbacks=[watch])
+    def keras_fit(made):
+        made.fit(dataset, steps_per_epoch=steps, epochs=2, shuffle=False, verbose=0, callbacks=[watch])
         return watch.seconds
 
     def plan_fit():
@@ -130,12 +145,18 @@ def setting(result: Path, replicas: int, weak: bool, rounds: int, steps: int) ->
     }
     if workers:
         times = [plan_fit() for _ in range(rounds + 1)][1:]
-        found |= {"plan": times, "keras": [], "link": _all_reduce(strategy, found["bytes"], rounds * 10)}
+        counts = [int(size * found["bytes"]) for size in (1.0, *SIZES)]
+        link = {count: _all_reduce(strategy, count, rounds * 10) for count in counts}
+        found |= {"plan": times, "keras": [], "link": link}
         if not kw.distribute.is_chief(strategy):
             return
     else:
-        pairs = measure({"plan": plan_fit, "keras": keras_fit}, {"plan": "keras"}, rounds, warm_up=1)["plan"]
-        found |= {"plan": pairs.variant.tolist(), "keras": pairs.base.tolist()}
+        variants = {
+            "plan": plan_fit, "again": lambda: keras_fit(again), "keras": lambda: keras_fit(plain),
+        }  # fmt: skip
+        pairs = measure(variants, {"plan": "keras", "again": "keras"}, rounds, warm_up=1)
+        found |= {"plan": pairs["plan"].variant.tolist(), "keras": pairs["plan"].base.tolist()}
+        found["control"] = [times.tolist() for times in pairs["again"]]
     result.write_text(json.dumps(found))
 
 
@@ -194,6 +215,7 @@ def main() -> None:
         "plan.fit, ms",
         "Keras fit, ms",
         "ratio  [95 % interval]",
+        "Keras beside itself",
         "examples/s",
     ):
         table.add_column(column, justify="left" if column in ("setting", "scaling") else "right")
@@ -215,6 +237,7 @@ def main() -> None:
                 f"{1e3 * plan:.2f}",
                 f"{1e3 * base:.2f}",
                 str(shown),
+                str(ratio(*one["control"])) if "control" in one else "",
                 f"{one['batch'] / plan:,.0f}",
             ]
             table.add_row(name, "weak" if weak else "strong", *cells)
@@ -228,22 +251,26 @@ def _link(found) -> None:
     if alone is None:
         return
     per_example = float(np.median(alone["plan"])) / alone["batch"]
-    measured = float(np.median(two["link"]))
-    loopback = link_seconds(two["bytes"], 2, 1.0) / measured
+    link = {int(count): float(np.median(times)) for count, times in two["link"].items()}
+    measured = link.pop(two["bytes"])
+    loopback, latency = fitted(link, 2)
+    predicted = link_seconds(two["bytes"], 2, loopback, latency)
     table = Table(
         title=f"A link between two workers, {two['bytes']:,} bytes of gradient", title_justify="left"
     )
     for column in ("link", "bytes/s", "ms an update", "bottleneck below a batch per worker of"):
         table.add_column(column, justify="left" if column == "link" else "right")
-    for name, bandwidth in {"loopback, measured": loopback, **LINKS}.items():
+    for name, bandwidth in {"loopback, fitted": loopback, **LINKS}.items():
         seconds = link_seconds(two["bytes"], 2, bandwidth)
         least = bottleneck_below(two["bytes"], 2, bandwidth, per_example)
         table.add_row(name, f"{bandwidth:.3g}", f"{1e3 * seconds:.3f}", f"{least:,.0f}")
     console().print(table)
     added = np.median(two["plan"]) - np.median(alone["plan"])
     console().print(
-        f"The model says {1e3 * measured:.2f} ms more for an update of two workers than of one device with the batch "
-        f"of a worker; measured are {1e3 * added:.2f} ms, which hold what two processes take of each other's cores."
+        f"All-reduce of the gradient over loopback: the model, fitted to other sizes, says {1e3 * predicted:.2f} ms "
+        f"({1e3 * latency:.2f} ms of it latency), measured are {1e3 * measured:.2f} ms: {measured / predicted:.2f} "
+        f"of the model.\nAn update of two workers takes {1e3 * added:.2f} ms more than one of a device with the batch "
+        "of a worker, which holds what two processes take of each other's cores."
     )
 
 

@@ -81,8 +81,8 @@ class Batches:
             return pipeline.from_dataset(self._dataset, self.clock, first, last, skip, count, shares)
         if isinstance(self._source, Arrays):
             if self._arrays is None:
-                self._arrays = pipeline.FromArrays(self._source)
-            return self._arrays.between(self.clock, first, last, skip, count, shares)
+                self._arrays = pipeline.FromArrays(self._source, shares)
+            return self._arrays.between(self.clock, first, last, skip, count)
         return pipeline.from_python(lambda: self._iterate(first, last, skip), count, shares)
 
     def pass_over(self, epochs: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kwarmup.clock import Clock
-from kwarmup.distribute.shares import Shares, endless
+from kwarmup.distribute.shares import Piece, Shares, endless
 from kwarmup.sources import Arrays, order
 
 
@@ -27,55 +27,65 @@ class FromArrays:
     """Batches gathered from tensors; Python runs once a pass, to draw its order, and where the size changes in it.
 
     The dataset is made once for all passes: tracing its functions takes longer than a short pass over the
-    data. It yields the passes that `between` was last asked for.
+    data. It yields the passes that `between` was last asked for; with `shares`, the pieces that local replicas
+    take of their batches.
     """
 
-    def __init__(self, source: Arrays):
+    def __init__(self, source: Arrays, shares: Shares | None = None):
         data = keras.tree.map_structure(tf.convert_to_tensor, _in_floatx(source.data))
         # TensorFlow keeps the generators of datasets as long as the process lives. This one must hold on to
         # neither the dataset nor the source, or their arrays would stay for good.
         asked: dict[str, Any] = {}
-        self._asked = asked
+        self._asked, self._shares = asked, shares
         examples, seed = source.examples, source.seed
 
-        def passes() -> Iterator[np.ndarray]:
+        def passes() -> Iterator[tuple[np.ndarray, ...]]:
             clock, skip = asked["clock"], asked["skip"]
             for epoch in range(asked["first"], asked["last"]):
                 sizes = clock.micro_batches(epoch)
                 ends = np.cumsum(sizes)
                 begins, ends = (ends - sizes)[skip:], ends[skip:]
                 skip = max(0, skip - len(sizes))
-                if asked["shares"] is not None:
-                    begins, ends = asked["shares"].cut(begins, ends)
-                numbers, sizes = order(examples, seed, epoch), ends - begins
+                numbers = order(examples, seed, epoch)
+                known: Any = ()
+                if shares is not None:
+                    # Of the whole batch, for each of its pieces: how many rows it has, and its first.
+                    known = np.repeat([ends - begins, numbers[begins]], shares.local, axis=1)
+                    begins, ends = shares.cut(begins, ends)
+                sizes = ends - begins
                 # Batches of one size behind each other are the rows of a matrix: cutting it costs TensorFlow less
                 # than a function that is called for each batch.
                 changes = np.flatnonzero(np.diff(sizes)) + 1
                 for first, last in itertools.pairwise([0, *changes, len(sizes)]) if len(sizes) else ():
-                    yield numbers[begins[first:last, None] + np.arange(sizes[first])]
+                    rows = numbers[begins[first:last, None] + np.arange(sizes[first])]
+                    yield *(one[first:last] for one in known), rows
 
-        def gather(index: tf.Tensor, arrays: Any) -> Any:
-            return keras.tree.map_structure(lambda tensor: tf.gather(tensor, index), arrays)
+        def gather(found: tuple[tf.Tensor, ...], arrays: Any) -> Any:
+            *known, index = found
+            rows = keras.tree.map_structure(lambda tensor: tf.gather(tensor, index), arrays)
+            if shares is None:
+                return rows
+            whole, first = known
+            mark = shares.mark(keras.tree.map_structure(lambda tensor: tensor[first : first + 1], arrays))
+            return Piece(whole, mark, rows)
 
-        matrices = tf.data.Dataset.from_generator(
-            passes, output_signature=tf.TensorSpec([None, None], tf.int64)
-        )
-        rows = matrices.flat_map(tf.data.Dataset.from_tensor_slices)
+        spec = [tf.TensorSpec([None], tf.int64)] * (0 if shares is None else 2)
+        spec.append(tf.TensorSpec([None, None], tf.int64))
+        matrices = tf.data.Dataset.from_generator(passes, output_signature=tuple(spec))
+        rows = matrices.flat_map(lambda *found: tf.data.Dataset.from_tensor_slices(found))
         # As a dataset of one element: what a function captures is copied whenever an iterator is made.
         everything = tf.data.Dataset.from_tensors(data).repeat()
         self._batches = tf.data.Dataset.zip(rows, everything).map(
             gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 
-    def between(
-        self, clock: Clock, first: int, last: int, skip: int, count: int, shares: Shares | None = None
-    ) -> tf.data.Dataset:
+    def between(self, clock: Clock, first: int, last: int, skip: int, count: int) -> tf.data.Dataset:
         """Return the `count` batches of the passes `first` to `last - 1`, without the first `skip` of them.
 
-        It yields those of the next call as soon as there is one. With `shares`, pieces of the batches.
+        It yields those of the next call as soon as there is one.
         """
-        self._asked.update(clock=clock, first=first, last=last, skip=skip, shares=shares)
-        return _finish(self._batches, count, shares)
+        self._asked.update(clock=clock, first=first, last=last, skip=skip)
+        return _finish(self._batches, count, self._shares)
 
 
 def from_dataset(

@@ -203,6 +203,23 @@ def losses_of_one_device() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def summed_beforehand(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """While inside, an optimizer takes gradients as they are, that of each device in its place.
+
+    Outside of a replica it would sum them over a single device, which changes nothing, but which a value with
+    something for each device does not go through. On several GPUs it would be sent from the first to all others.
+    """
+    if not callable(getattr(optimizer, "_all_reduce_sum_gradients", None)):
+        yield
+        return
+    vars(optimizer)["_all_reduce_sum_gradients"] = lambda pairs: pairs
+    try:
+        yield
+    finally:
+        del vars(optimizer)["_all_reduce_sum_gradients"]
+
+
+@contextlib.contextmanager
 def built_beforehand(model: keras.Model) -> Iterator[None]:
     """While inside, `fit` and `evaluate` do not build the model, which is built already, within a strategy.
 

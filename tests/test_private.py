@@ -21,6 +21,7 @@ from kwarmup.private import (
     schedule_of,
     second_moments,
     shared_seed_generator,
+    summed_beforehand,
     tensorflow_memory_limit,
     tensorflow_seeds,
     tracked,
@@ -220,6 +221,19 @@ def test_losses_are_those_of_one_device():
     finally:
         tf.distribute.get_strategy = real
     assert (value, alone, divided) == (1.0, 1.0, 0.5)
+
+
+def test_an_optimizer_sums_through_the_door_that_is_closed():
+    optimizer, weight, asked = keras.optimizers.SGD(1.0), keras.Variable([1.0]), []
+    vars(optimizer)["_all_reduce_sum_gradients"] = lambda pairs: [*pairs, asked.append(len(pairs))][:-1]
+    optimizer.apply([ops.array([0.25])], [weight])
+    assert asked == [1]
+    del vars(optimizer)["_all_reduce_sum_gradients"]
+    with summed_beforehand(optimizer):
+        assert "_all_reduce_sum_gradients" in vars(optimizer)
+        optimizer.apply([ops.array([0.25])], [weight])
+    assert "_all_reduce_sum_gradients" not in vars(optimizer)
+    assert ops.convert_to_numpy(weight).tolist() == [0.5]
 
 
 def test_fit_builds_through_the_door_that_is_closed():

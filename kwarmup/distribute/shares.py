@@ -7,6 +7,25 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+#: A mark of a batch is a whole number below this: sums over thousands of replicas are exact in single precision.
+_MARKS = 1024
+
+
+class Piece(NamedTuple):
+    """What a replica has of a batch, and what it must know of the whole one.
+
+    Nobody has to be asked for it: each worker cuts its pieces out of the batch itself.
+
+    Attributes:
+        whole: how many examples the batch has, all replicas together.
+        mark: a number that is the same where workers have cut the same batch; 0 for a single worker.
+        data: this replica's rows, as `fit` takes them.
+    """
+
+    whole: Any
+    mark: Any
+    data: Any
+
 
 class Shares(NamedTuple):
     """The replicas of one process among all that share each batch.
@@ -35,6 +54,11 @@ class Shares(NamedTuple):
         edges = np.asarray(begins)[:, None] + (np.subtract(ends, begins)[:, None] * numbers) // self.replicas
         return edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1)
 
+    @property
+    def several_workers(self) -> bool:
+        """Whether other processes have replicas too."""
+        return self.local < self.replicas
+
     def of_batches(self, dataset: Any) -> Any:
         """Return a `tf.data.Dataset` of this process's pieces of each batch, one replica's behind the other's."""
         import tensorflow as tf  # only there where it is the backend
@@ -43,11 +67,26 @@ class Shares(NamedTuple):
 
         def pieces(*batch: Any) -> Any:
             data = batch if len(batch) > 1 else batch[0]
-            edges = tf.shape(keras.tree.flatten(data)[0], tf.int64)[0] * numbers // self.replicas
+            whole = tf.shape(keras.tree.flatten(data)[0], tf.int64)[0]
+            mark = self.mark(keras.tree.map_structure(lambda leaf: leaf[:1], data))
+            edges = whole * numbers // self.replicas
             rows = tf.data.Dataset.from_tensor_slices((edges[:-1], edges[1:]))
-            return rows.map(lambda begin, end: keras.tree.map_structure(lambda leaf: leaf[begin:end], data))
+            return rows.map(
+                lambda begin, end: Piece(
+                    whole, mark, keras.tree.map_structure(lambda leaf: leaf[begin:end], data)
+                )
+            )
 
         return dataset.flat_map(pieces)
+
+    def mark(self, rows: Any) -> Any:
+        """Return the mark of a batch, made from some of its rows."""
+        import tensorflow as tf
+
+        if not self.several_workers:
+            return tf.constant(0, tf.int64)
+        written = [tf.io.serialize_tensor(leaf) for leaf in keras.tree.flatten(rows)]
+        return tf.strings.to_hash_bucket_fast(tf.strings.join(written), _MARKS)
 
 
 def endless(dataset: Any) -> Any:

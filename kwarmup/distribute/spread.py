@@ -30,7 +30,7 @@ class Spread:
     def __init__(self, model: Any, may_be_empty: bool):
         self.model, self.strategy, self.may_be_empty = model, model.distribute_strategy, may_be_empty
         self.shares: Shares = replicas.shares(self.strategy)
-        self.several_workers = self.shares.local < self.shares.replicas
+        self.several_workers = self.shares.several_workers
         self.chief = replicas.is_chief(self.strategy)
         #: Asked before each update: whether this process is to end.
         self.asked: Callable[[], bool] = lambda: False
@@ -54,27 +54,17 @@ class Spread:
         """Return what `fit` takes: the batches between two places, as `Batches.between` makes pieces of them."""
         dataset = between(*where, shares=self.shares)
         if self._class_weight is not None:
-            dataset = dataset.map(by_class(self._class_weight))
+            weigh = by_class(self._class_weight)
+            dataset = dataset.map(lambda piece: piece._replace(data=weigh(*piece.data)))
         return self._distributed(dataset)
 
     def train_function(self, measures: bool = False) -> Callable[[Any], dict[str, Any]]:
         """Return what `fit` calls with an iterator for each execution, as the model is compiled now."""
-        update = step.train(self.model, self.may_be_empty, measures)
-        compiled = self._compiled(lambda iterator, asked: update(iterator.get_next(), asked))
-
-        def one(iterator: Any) -> dict[str, Any]:
-            found = compiled(iterator, tf.constant(float(self.asked())))
-            asked = found.pop(step.ASKED)
-            if self.several_workers:
-                self.asked_anywhere = self.asked_anywhere or bool(asked.numpy() > 0)
-            return found
-
-        return self._execution(one)
+        return self._execution(step.train(self.model, self.may_be_empty, measures))
 
     def test_function(self) -> Callable[[Any], dict[str, Any]]:
         """Return what `evaluate` calls with an iterator for each execution."""
-        evaluate = step.test(self.model, may_be_empty=True)
-        return self._execution(self._compiled(lambda iterator: evaluate(iterator.get_next())))
+        return self._execution(step.test(self.model, may_be_empty=True))
 
     def validation(self, data: Any, batch_size: int | None, steps: int | None) -> tuple[Any, int]:
         """Return validation data over the replicas, and how many batches it has.
@@ -114,16 +104,23 @@ class Spread:
     def _distributed(self, dataset: Any) -> Any:
         return self.strategy.distribute_datasets_from_function(lambda _: dataset)
 
-    def _execution(self, one: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-        def function(iterator: Any) -> dict[str, Any]:
+    def _execution(self, run: Callable[..., dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+        @tf.autograph.experimental.do_not_convert
+        def one(iterator: Any, *asked: Any) -> dict[str, Any]:
+            return run(iterator.get_next(), *asked)
+
+        compiled: Any = one if self.model.run_eagerly else tf.function(one, reduce_retracing=True)
+
+        def among_workers(iterator: Any) -> dict[str, Any]:
             with lost_worker(self.model):
-                return one(iterator)
+                found = compiled(iterator, tf.constant(float(self.asked())))
+                asked, apart = (found.pop(name).numpy() for name in (step.ASKED, step.APART))
+            if apart:
+                raise _different()
+            self.asked_anywhere = self.asked_anywhere or bool(asked > 0)
+            return found
 
-        return function
-
-    def _compiled(self, function: Any) -> Any:
-        function = tf.autograph.experimental.do_not_convert(function)
-        return function if self.model.run_eagerly else tf.function(function, reduce_retracing=True)
+        return among_workers if self.several_workers else compiled
 
 
 @contextlib.contextmanager
@@ -183,6 +180,16 @@ def by_class(weights: dict[int, float]) -> Callable[..., Any]:
         return x, y, tf.gather(table, classes)
 
     return weigh
+
+
+def _different() -> ValueError:
+    return value_error(
+        "x",
+        Code("data in another order, or other data, in each worker"),
+        "the same batches in all workers, which cut them among each other",
+        "dataset.shuffle(10_000, seed=0), or tf.data.Options().deterministic = True; the same files and the same seed "
+        "everywhere",
+    )
 
 
 def _check_model(model: Any) -> None:

@@ -8,24 +8,38 @@ accumulation and a loss scale see what they would see on one device.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 from keras import tree
 
+from kwarmup.distribute.shares import Piece
 from kwarmup.micro_batches import logs
 from kwarmup.micro_batches.on_tensorflow import as_in, tensors_in
 from kwarmup.micro_batches.share import Share, losses_of
 from kwarmup.parts import FIGURES
-from kwarmup.private import losses_of_one_device
+from kwarmup.private import losses_of_one_device, summed_beforehand
 
-#: Where a step puts, for the process that runs it, how many workers have been asked to end.
-ASKED = "kwarmup_asked_to_end"
+#: Where a step of several workers puts, for the process that runs it, how many of them have been asked to end, and
+#: how far the marks of their batches are apart.
+ASKED, APART = "kwarmup_asked_to_end", "kwarmup_marks_apart"
 
 
-def train(model: Any, may_be_empty: bool, measures: bool = False) -> Callable[[Any, Any], dict[str, Any]]:
+class _Numbers(NamedTuple):
+    """What replicas sum beside gradients: little, and so sent as one vector."""
+
+    share: Share
+    begun: list[list[Any]]  # losses of several outputs, before the step
+    counted: list[Any]  # variables of metrics, which do not hold the loss yet
+    square: Any  # the squared length of each replica's gradient, in a batch of that replica's examples
+    said: Any  # whether a worker is asked to end, and its mark of the batch
+
+
+def train(model: Any, may_be_empty: bool, measures: bool = False) -> Callable[..., dict[str, Any]]:
     """Return a function that does one update with what a distributed iterator yields.
+
+    Of several workers it is also to be told whether this one was asked to end, 1.0 or 0.0.
 
     Args:
         model: built and compiled in the strategy's scope.
@@ -34,50 +48,52 @@ def train(model: Any, may_be_empty: bool, measures: bool = False) -> Callable[[A
     """
     strategy = model.distribute_strategy
 
-    def replica(data: Any, asked: tf.Tensor) -> tuple[list[Any], Any]:
+    def replica(piece: Piece, asked: Any = None) -> tuple[list[Any], Any]:
         context = tf.distribute.get_replica_context()
-        mine = _examples(data)
-        whole = context.all_reduce("SUM", tf.identity(mine))
+        mine, whole = _examples(piece.data), tf.cast(piece.whole, tf.float32)
         begun = logs.begun(model)
-        share = _share_of(lambda: _share(model, data, mine / whole), mine, may_be_empty)
-        own = tf.math.divide_no_nan(_square(share.gradients) * whole, mine) if measures else None
-        share, own = _summed((share, own), context)
-        loss, gradients = share.of_all(model.trainable_weights)
-        # Each replica counts its own examples, so that all of them together count each once.
-        logs.ended(model, begun, share.logged, loss, mine, None)
-        found = _logs(model, context)
-        found[ASKED] = context.all_reduce("SUM", tf.identity(asked))
+        share = _share_of(lambda: _share(model, piece.data, mine / whole), mine, may_be_empty)
+        square = tf.math.divide_no_nan(_square(share.gradients) * whole, mine) if measures else None
+        summed = _summed(share, begun, _counted(model), square, _said(piece, asked), context)
+        loss, gradients = summed.share.of_all(model.trainable_weights)
+        found = _logs(model, begun, summed, loss, mine, whole)
+        if asked is not None:
+            found |= _heard(piece, summed.said, strategy)
         if measures:
-            found[FIGURES] = tf.stack([own, _square([gradients]), whole, 0.0])
+            found[FIGURES] = tf.stack([summed.square, _square([gradients]), whole, 0.0])
         return gradients, found
 
-    def update(data: Any, asked: Any) -> dict[str, Any]:
+    def update(piece: Piece, *asked: Any) -> dict[str, Any]:
         with losses_of_one_device():
-            gradients, found = strategy.run(_on_its_device(strategy, replica), args=(data, asked))
-        model.optimizer.apply(_first(strategy, gradients), model.trainable_weights)
+            gradients, found = strategy.run(_on_its_device(strategy, replica), args=(piece, *asked))
+        if not _hands_on(model.optimizer, model.trainable_weights):
+            gradients = _first(strategy, gradients)
+        with summed_beforehand(model.optimizer):
+            model.optimizer.apply(gradients, model.trainable_weights)
         return _first(strategy, found)
 
     return update
 
 
-def test(model: Any, may_be_empty: bool) -> Callable[[Any], dict[str, Any]]:
-    """Return a function that evaluates what a distributed iterator yields."""
+def test(model: Any, may_be_empty: bool) -> Callable[..., dict[str, Any]]:
+    """Return a function that evaluates what a distributed iterator yields; see `train`."""
     strategy = model.distribute_strategy
 
-    def replica(data: Any) -> Any:
+    def replica(piece: Piece, asked: Any = None) -> Any:
         context = tf.distribute.get_replica_context()
-        mine = _examples(data)
-        whole = context.all_reduce("SUM", tf.identity(mine))
+        mine, whole = _examples(piece.data), tf.cast(piece.whole, tf.float32)
         begun = logs.begun(model)
-        share = _share_of(lambda: _evaluated(model, data, mine / whole), mine, may_be_empty)
-        share = _summed(share, context)
-        loss, _ = share.of_all([])
-        logs.ended(model, begun, share.logged, loss, mine, None)
-        return _logs(model, context)
+        share = _share_of(lambda: _evaluated(model, piece.data, mine / whole), mine, may_be_empty)
+        summed = _summed(share, begun, _counted(model), None, _said(piece, asked), context)
+        loss, _ = summed.share.of_all([])
+        found = _logs(model, begun, summed, loss, mine, whole)
+        if asked is not None:
+            found |= _heard(piece, summed.said, strategy)
+        return found
 
-    def evaluate(data: Any) -> dict[str, Any]:
+    def evaluate(piece: Piece, *asked: Any) -> dict[str, Any]:
         with losses_of_one_device():
-            found = strategy.run(_on_its_device(strategy, replica), args=(data,))
+            found = strategy.run(_on_its_device(strategy, replica), args=(piece, *asked))
         return _first(strategy, found)
 
     return evaluate
@@ -126,7 +142,11 @@ def _evaluated(model: Any, data: Any, part: tf.Tensor) -> Share:
 def _dense(gradient: Any, weight: Any) -> Any:
     # TensorFlow sums what replicas have of an embedding only where they have as many rows of it; and it does not
     # always know the shape of a gradient.
-    return gradient if gradient is None else tf.ensure_shape(tf.convert_to_tensor(gradient), weight.shape)
+    if gradient is None:
+        return None
+    gradient = tf.convert_to_tensor(gradient)
+    known = gradient.shape.is_fully_defined()
+    return gradient if known else tf.ensure_shape(gradient, weight.shape)
 
 
 def _share_of(make: Callable[[], Share], examples: tf.Tensor, may_be_empty: bool) -> Share:
@@ -146,27 +166,81 @@ def _share_of(make: Callable[[], Share], examples: tf.Tensor, may_be_empty: bool
     return as_in(made[0], tensors)
 
 
-def _summed(values: Any, context: Any) -> Any:
-    """Return a structure of tensors summed over all replicas, in one go."""
-    leaves = tree.flatten(values)
-    summed = iter(context.all_reduce("SUM", [tf.identity(one) for one in leaves if one is not None]))
-    return tree.pack_sequence_as(values, [None if one is None else next(summed) for one in leaves])
+def _summed(
+    share: Share, begun: list[list[Any]], counted: list[Any], square: Any, said: Any, context: Any
+) -> _Numbers:
+    """Return what replicas have, summed over all of them, in one go: small numbers of one type as one vector."""
+    numbers = _Numbers(share._replace(gradients=[]), begun, counted, square, said)
+    leaves = tree.flatten(numbers)
+    by_type: dict[Any, list[int]] = {}
+    for place, leaf in enumerate(leaves):
+        if leaf is not None:
+            by_type.setdefault(leaf.dtype, []).append(place)
+    vectors = [
+        tf.concat([tf.reshape(leaves[place], [-1]) for place in places], 0) for places in by_type.values()
+    ]
+    gradients = tree.flatten(share.gradients)
+    there = [tf.identity(one) for one in (*gradients, *vectors) if one is not None]
+    summed = iter(context.all_reduce("SUM", there))
+    gradients = [None if one is None else next(summed) for one in gradients]
+    for places in by_type.values():
+        sizes = [leaves[place].shape.num_elements() for place in places]
+        for place, part in zip(places, tf.split(next(summed), sizes), strict=True):
+            leaves[place] = tf.reshape(part, leaves[place].shape)
+    numbers = tree.pack_sequence_as(numbers, leaves)
+    gradients = tree.pack_sequence_as(share.gradients, gradients)
+    return numbers._replace(share=numbers.share._replace(gradients=gradients))
 
 
-def _logs(model: Any, context: Any) -> dict[str, Any]:
-    """Return what the model logs, over the examples of all replicas."""
-    variables = model.metrics_variables
-    by_rule: dict[str, list[Any]] = {}
-    for variable in variables:
-        by_rule.setdefault(variable.aggregation, []).append(variable)
-    known: list[tuple[Any, Any]] = []
-    for rule, group in by_rule.items():
-        values = [tf.identity(tf.convert_to_tensor(variable.value)) for variable in group]
-        if rule in ("sum", "mean"):
-            values = context.all_reduce(rule.upper(), values)
-        known += zip(group, values, strict=True)
+def _counted(model: Any) -> list[Any]:
+    """Return what a replica's metrics hold, of those variables that are summed or averaged over replicas."""
+    return [
+        tf.convert_to_tensor(variable.value) if variable.aggregation in ("sum", "mean") else None
+        for variable in model.metrics_variables
+    ]
+
+
+def _logs(
+    model: Any, begun: list[list[Any]], summed: _Numbers, loss: Any, mine: tf.Tensor, whole: tf.Tensor
+) -> dict[str, Any]:
+    """Log the losses of a batch; return what the model logs, over the examples of all replicas."""
+    # Each replica counts its own examples, so that all of them together count each once.
+    logs.ended(model, begun, summed.share.logged, loss, mine, None)
+    count = model.distribute_strategy.num_replicas_in_sync
+    known = [
+        (variable, value / count if variable.aggregation == "mean" else value)
+        for variable, value in zip(model.metrics_variables, summed.counted, strict=True)
+        if value is not None
+    ]
+    # The sum is of before the loss, or it would have to wait for it: what each replica has just added to its own is
+    # added here for all of them.
     with keras.StatelessScope(state_mapping=known):
-        return dict(model.get_metrics_result())
+        return dict(logs.ended(model, summed.begun, summed.share.logged, loss, whole, count))
+
+
+def _said(piece: Piece, asked: Any) -> Any:
+    return None if asked is None else tf.stack([asked, tf.cast(piece.mark, tf.float32)])
+
+
+def _heard(piece: Piece, said: Any, strategy: Any) -> dict[str, Any]:
+    mark = tf.cast(piece.mark, tf.float32)
+    return {ASKED: said[0], APART: said[1] - strategy.num_replicas_in_sync * mark}
+
+
+def _hands_on(optimizer: Any, weights: list[Any]) -> bool:
+    """Return whether an optimizer hands gradients on to its variables as they are.
+
+    Then each device takes what it has itself: what another one has would have to be sent, as much as
+    the sum itself. Else there is arithmetic to be done with them first, which is done once.
+    """
+    clipped = (optimizer.clipnorm, optimizer.clipvalue, optimizer.global_clipnorm)
+    return (
+        type(optimizer).apply is keras.optimizers.Optimizer.apply
+        and all(limit is None for limit in clipped)
+        and optimizer.gradient_accumulation_steps is None
+        and optimizer.loss_scale_factor is None
+        and not any(getattr(weight, "overwrite_with_gradient", False) for weight in weights)
+    )
 
 
 def _square(gradients: list[list[Any]]) -> tf.Tensor:

@@ -93,8 +93,9 @@ class _Watch(keras.callbacks.Callback):
         done = (batch + 1) // self.plan.clock.gradient_accumulation_steps
         if done < self.places[0] and (self.stretches or not done):
             return
-        # Only here is the device waited for; elsewhere training runs ahead of Python.
-        keras.ops.convert_to_numpy(self.watched.optimizer.iterations)
+        # Only here is the device waited for; elsewhere training runs ahead of Python. Asked of the callback, since on
+        # JAX a model has its variables in place only then.
+        keras.ops.convert_to_numpy(self.model.optimizer.iterations)
         self.stretches.append((done - self._done, time.perf_counter() - self._before))
         self._done = done
         if done >= self.places[0]:

@@ -60,6 +60,22 @@ def test_everything_is_measured(whole):
     )
 
 
+@pytest.mark.backend
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="the other tests say all of it there")
+def test_on_jax_and_torch_it_runs_from_end_to_end(tmp_path):
+    path, arguments = tmp_path / "study.json", {**ARGUMENTS, "seeds": 1, "epochs": 1}
+    study = kw.study(build, X, Y, path=path, **arguments)
+    assert [run.batch_size for run in study.runs] == [20, 80] and study.noise[-1].examples > 0
+    assert study.facts["backend"] == keras.backend.backend()
+    assert study.recommend().clock.examples == 320
+    # Once more without what was measured in the middle of a training, which has not changed it.
+    dataclasses.replace(study, runs=()).save(path)
+    again = kw.study(build, X, Y, path=path, **arguments)
+    for found, expected in zip(again.runs, study.runs, strict=True):
+        assert [check[2:] for check in found.checks] == [check[2:] for check in expected.checks]
+    study.report(tmp_path / "report.html")
+
+
 def test_it_is_on_the_disk_and_goes_on_from_there(whole, tmp_path):
     path, study = whole
     assert kw.Study.load(path) == study

@@ -200,7 +200,8 @@ class _Session:
         if parts != 1:
             raise value_error(
                 "build", Code(f"a model with {parts} micro-batches per update"),
-                "one without accumulated gradients", 'keras.optimizers.SGD() in model.compile(...)',
+                "one without accumulated gradients, whose update with the same batch is the same",
+                f"SGD() in build, and then study.recommend().replace(gradient_accumulation_steps={parts})",
             )  # fmt: skip
         return model
 

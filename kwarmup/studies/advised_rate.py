@@ -104,12 +104,12 @@ def warmup_of(study: Study, goal: str, peak: float, first: int, epochs: int) -> 
     enough = round(SHARE * settings.run_examples)
     runs = study.at(nearest(study, first))
     # What comes before the target counts: a longer warmup than the one that was seen to do is time lost.
-    if goal == "time" and enough < share * updates * first and not any(run.diverged for run in runs):
-        count = max(1, round(enough / first))
+    count, usual = max(1, round(enough / first)), round(share * updates)
+    if goal == "time" and count < usual and not any(run.diverged for run in runs):
         why = (
             f"As long as that of the study's own trainings, {enough:,} examples: of the {len(runs)} at batch size "
             f"{runs[0].batch_size} none diverged with it. {100 * share:.2g} % of the run would be "
-            f"{round(share * updates):,} updates."
+            f"{usual:,} updates."
         )
         return warmup(steps=count, start=start), f"{count:,} updates", f"{why} {begins}"
     why = f"{100 * share:.2g} % of the run, at most {_WARMUP_EPOCHS} passes (Goyal et al. 2017)."

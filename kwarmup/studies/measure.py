@@ -118,11 +118,11 @@ def study(
     ...     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     ...     model.compile(keras.optimizers.SGD(), "mse")
     ...     return model
-    >>> x = np.random.default_rng(0).normal(size=(500, 4)).astype("float32")
+    >>> x = np.random.default_rng(0).normal(size=(200, 4)).astype("float32")
     >>> y = x @ np.ones((4, 1), "float32")
     >>> study = kw.study(build, x, y, batch_sizes=[16, 64], budget=300, epochs=1, seeds=1)
     >>> study.batch_sizes, study.recommend().clock.examples
-    ((16, 64), 400)
+    ((16, 64), 160)
     """
     return _Session(
         build, x, y, validation_data, batch_sizes, seeds, budget, epochs, monitor, target, own_peaks, path

@@ -1,12 +1,15 @@
 """TF_CONFIG read and written, and the workers that meet: who is missing, whose port is taken, who is wrong."""
 
 import json
+import os
 import socket
+import sys
 import threading
 import time
 
 import pytest
 
+from kwarmup.cli import group
 from kwarmup.cli.group import free_ports
 from kwarmup.distribute import WorkerMissing
 from kwarmup.distribute.cluster import Cluster, read
@@ -160,3 +163,72 @@ def test_somebody_else_who_calls_is_no_worker():
     scanner.start()
     assert meeting(addresses, late=(1,)) == {0: None, 1: None}
     scanner.join()
+
+
+# As programs that are launched; none of them needs TensorFlow to say what is wrong.
+
+_MEET = """
+import os, signal, socket, subprocess, sys, time
+from kwarmup.distribute import cluster, rendezvous
+{before}
+found = cluster.read()
+rendezvous.meet(found, {seconds})
+"""
+
+
+def launched(before, seconds=60):
+    """Run two workers that meet; return the exit code, what was said, and how long it took."""
+    program = _MEET.format(before=before, seconds=seconds)
+    said = []
+    code = group.run(
+        [sys.executable, "-c", program], 2, restarts=0, grace=1.0, say=said.append, write=said.append
+    )
+    return code, "\n".join(said)
+
+
+def test_a_malformed_config_ends_all_with_what_is_wrong():
+    code, said = launched("if '\"index\": 1' in os.environ['TF_CONFIG']: os.environ['TF_CONFIG'] = '{'")
+    assert code == 1 and "[1] ValueError: `TF_CONFIG`: expected JSON" in said
+    assert "Worker 1 has ended with code 1." in said
+
+
+def test_a_port_that_is_taken_ends_all_with_which():
+    before = "\n".join(
+        [
+            "found = cluster.read()",
+            "taken = socket.socket()",
+            "if found.number == 1: taken.bind(('', int(found.address.rpartition(':')[2]))); taken.listen()",
+        ]
+    )
+    code, said = launched(before)
+    assert code == 1 and "for worker 1, a port that is taken" in said
+
+
+def test_a_worker_that_never_starts_ends_all_and_leaves_no_child(tmp_path):
+    # It does not hear of SIGTERM, and has a child of its own.
+    before = "\n".join(
+        [
+            "if cluster.read().number == 1:",
+            "    signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+            "    child = subprocess.Popen(['sleep', '600'])",
+            f"    open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid))",
+            "    time.sleep(600)",
+            f"while not os.path.exists({str(tmp_path / 'child')!r}): time.sleep(0.02)",
+        ]
+    )
+    code, said = launched(before, seconds=0.5)
+    assert code == 1
+    assert "has not come" in said and "WorkerMissing: After 0.5 s worker 1 at 127.0.0.1" in said
+    assert "Worker 1 has not ended within 1 s, and is killed." in said
+    child = int((tmp_path / "child").read_text())
+    assert not is_alive(child)
+
+
+def is_alive(number):
+    """Whether a process runs; one that has ended and that nobody has asked after does not."""
+    try:
+        os.kill(number, 0)
+        with open(f"/proc/{number}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False

@@ -1,10 +1,11 @@
 """A training by two workers that can be killed anywhere and started again; run by `test_faults.py` as a program.
 
-    kwarmup launch --workers 2 -- python faulty.py CHECKPOINTS RESULT [--kill RESTART:WORKER:BATCH ...] [--pause BATCH]
+    kwarmup launch --workers 2 -- python faulty.py CHECKPOINTS RESULT [--kill RESTART:WORKER:BATCH ...]
+        [--pause RESTART:BATCH]
 
 writes the weights of each worker to RESULT, an .npz file with its number in place of `{}`. `--kill` lets a
 worker kill itself, as `kill -9` would, at a batch of the start that follows so many restarts. `--pause` lets all
-workers say "paused" and sleep at each batch from there on, so that there is time to end them.
+workers say "paused" and sleep at each batch of such a start from there on, so that there is time to end them.
 """
 
 import argparse
@@ -48,12 +49,14 @@ def main():
     parser.add_argument("checkpoints")
     parser.add_argument("result")
     parser.add_argument("--kill", nargs="*", default=[])
-    parser.add_argument("--pause", type=int, default=0)
+    parser.add_argument("--pause", default="0:0")
     arguments = parser.parse_args()
     restarts = os.environ.get("KWARMUP_RESTARTS", "0")
     kills = [
         tuple(map(int, kill.split(":")[:0:-1])) for kill in arguments.kill if kill.split(":")[0] == restarts
     ]
+    restart, _, pause = arguments.pause.partition(":")
+    pause = int(pause) * (restart == restarts)
     strategy = distribute.strategy(timeout=60)
     worker = replicas.worker_number(strategy.cluster_resolver)
     plan = Plan(
@@ -78,7 +81,7 @@ def main():
         validation_data=(X[:31], Y[:31]),
         callbacks=[
             PlateauDecay("loss", factor=0.8, patience=1, min_delta=0.5, steps=4),
-            At(kills, worker, arguments.pause),
+            At(kills, worker, pause),
         ],
         checkpoint_dir=arguments.checkpoints,
         save_every=4,

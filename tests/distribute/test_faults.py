@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 PROGRAM = Path(__file__).parent / "faulty.py"
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
 
 
 def command(folder, *arguments, launch=()):
@@ -31,59 +30,58 @@ def different(one, other):
     return [name for name in one.files if one[name].tobytes() != other[name].tobytes()]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = launched(folder)
+@pytest.mark.slow
+def test_killed_and_ended_workers_come_to_the_same_weights(tmp_path):
+    """A worker is killed, then the chief, then all are asked to end; each start of two workers takes seconds."""
+    (tmp_path / "whole").mkdir()
+    done = launched(tmp_path / "whole")
     assert done.returncode == 0, done.stdout + done.stderr
-    zero, one = (np.load(folder / f"{number}.npz") for number in range(2))
-    assert different(zero, one) == []
-    return zero
+    undisturbed, one = (np.load(tmp_path / "whole" / f"{number}.npz") for number in range(2))
+    assert different(undisturbed, one) == []
+    a_difference_is_seen(undisturbed)
 
-
-def test_a_worker_is_killed_and_then_the_chief(undisturbed, tmp_path):
-    kills = ("--kill", "0:1:7", "1:0:9")
-    # The one that is left over waits for the other until TensorFlow misses its heartbeats.
-    done = launched(tmp_path, *kills, launch=("--max-restarts", "2", "--grace", "1"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    for said in (
+    # The one that is left over waits for the other until TensorFlow misses its heartbeats, or for the grace.
+    kills = ("--kill", "0:1:7", "1:0:9", "--pause", "2:6")
+    program = command(tmp_path, *kills, launch=("--max-restarts", "2", "--grace", "15"))
+    code, said = told_to_end(program)
+    assert code == 128 + signal.SIGTERM, said
+    for words in (
         "Worker 1 has ended with code 137.",
         "All 2 workers are started again (1 of 2).",
         "Worker 0 has ended with code 137.",
         "All 2 workers are started again (2 of 2).",
+        "SIGTERM: the workers are asked to save and end.",
     ):
-        assert said in done.stderr
-    for number in range(2):
-        assert different(undisturbed, np.load(tmp_path / f"{number}.npz")) == []
-
-
-def test_sigterm_ends_all_behind_the_same_update(undisturbed, tmp_path):
-    # In a group of its own: what ends it must not meet the tests.
-    program = command(tmp_path, "--pause", "6", launch=("--grace", "60"))
-    piped = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    launcher = subprocess.Popen(program, start_new_session=True, **piped)
-    said = []
-    try:
-        for line in launcher.stdout:
-            said.append(line)
-            if "paused" in line and len([line for line in said if "paused" in line]) == 1:
-                os.kill(launcher.pid, signal.SIGTERM)
-        assert launcher.wait(timeout=60) == 128 + signal.SIGTERM, "".join(said)
-    finally:
-        launcher.kill()
-        launcher.stdout.close()
-        launcher.wait()
-    assert "SIGTERM: the workers are asked to save and end." in "".join(said)
-    assert "is killed" not in "".join(said)
-    (checkpoint, *others) = sorted((tmp_path / "checkpoints").glob("step-*"), reverse=True)
+        assert words in said, said
+    assert "is killed" not in said.partition("SIGTERM")[2]
+    (checkpoint, *_) = sorted((tmp_path / "checkpoints").glob("step-*"), reverse=True)
     assert int(checkpoint.name[5:]) % 4 != 0, "saved because it was asked to"
+
     done = launched(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     for number in range(2):
         assert different(undisturbed, np.load(tmp_path / f"{number}.npz")) == []
 
 
-def test_a_difference_would_be_seen(undisturbed):
+def told_to_end(program):
+    """Send SIGTERM to a launcher once a worker pauses; return its exit code and what it said."""
+    # In a group of its own: what ends it must not meet the tests.
+    piped = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    launcher = subprocess.Popen(program, start_new_session=True, **piped)
+    said = []
+    try:
+        for line in launcher.stdout:
+            if "paused" in line and not any("paused" in before for before in said):
+                os.kill(launcher.pid, signal.SIGTERM)
+            said.append(line)
+        return launcher.wait(timeout=60), "".join(said)
+    finally:
+        launcher.kill()
+        launcher.stdout.close()
+        launcher.wait()
+
+
+def a_difference_is_seen(undisturbed):
     class Changed:
         files = undisturbed.files
 

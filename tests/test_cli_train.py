@@ -23,6 +23,7 @@ from kwarmup.cli import main, models, training
 from kwarmup.cli.data import Data
 from kwarmup.cli.errors import UserError
 from kwarmup.cli.interrupt import Interrupt
+from kwarmup.distribute.cluster import Cluster
 
 COMMAND = [sys.executable, "-m", "kwarmup", "train"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(kwarmup.__file__).parents[1])}
@@ -134,6 +135,47 @@ def test_the_default_run_trains_digits_and_keeps_them(tmp_path):
 
 def test_the_default_network_is_small():
     assert models.convolutional((8, 8, 1), 10).count_params() < 40_000
+
+
+# Several workers
+
+
+def test_workers_train_to_the_same_network(folder, unchecked):
+    plan = Plan(learning_rate=0.1 * cosine(), batch_size=8, examples=40, epochs=2)
+    Path("plan.json").write_text(plan.to_json())
+    arguments = [*FLAT, "--plan", "plan.json", "--optimizer", "sgd"]
+    trained(*arguments, "--output", "alone")
+    several = [*COMMAND, *arguments, "--output", "several", "--workers", "2"]
+    result = subprocess.run(several, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert (
+        "Kept in several/1" in lines and len([line for line in lines if line.strip().startswith("2/2")]) == 1
+    )
+    assert not [line for line in lines if line.startswith("[")], "what the others write is no part of it"
+    assert {entry.name for entry in Path("several/1").iterdir()} == FILES
+    assert Plan.from_dict(read("several/1", "plan.json")) == plan
+    one, two = (read(f"{name}/1", "history.json") for name in ("alone", "several"))
+    assert {name: pytest.approx(values, rel=1e-5) for name, values in one.items()} == two
+    alone, several = (keras.models.load_model(f"{name}/1/model.keras") for name in ("alone", "several"))
+    for mine, theirs in zip(alone.get_weights(), several.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    assert int(several.optimizer.iterations) == 10
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "said"),
+    [
+        ("{", [], "`TF_CONFIG`: expected JSON"),
+        (Cluster(("a:1", "b:1"), 0).to_json(), ["--workers", "3"], "--workers 3, and TF_CONFIG names 2."),
+        ("", ["--workers", "2", "--max-device-batch", "4"], "--max-device-batch: not with several workers"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(folder, monkeypatch, config, arguments, said):
+    monkeypatch.setenv("TF_CONFIG", config)
+    result = run(*FLAT, *arguments)
+    assert result.exit_code == 2 and said in result.output
+    assert not Path("saved_models").exists()
 
 
 # Ctrl-C

@@ -87,6 +87,7 @@ def run(
     grace: float,
     say: Callable[[str], None],
     write: Callable[[str], None],
+    advice: str = "--max-restarts would start all of them again",
     environment: Mapping[str, str] = os.environ,
 ) -> int:
     """Run a command as so many workers until all of them have ended well; return the exit code.
@@ -100,6 +101,7 @@ def run(
         grace: seconds that workers have to end by themselves, behind SIGTERM or the failure of another.
         say: called with what there is to tell about the group.
         write: called with what the workers write.
+        advice: what is said where one has failed and there are no restarts.
         environment: of the workers.
     """
     with _asked() as asked:
@@ -134,7 +136,7 @@ def run(
             code = group.codes()[failed] or 1
             if restart < restarts:
                 say(f"All {count} workers are started again ({restart + 1} of {restarts}).")
-        more = f" {restarts} times" if restarts else "; --max-restarts would start all of them again"
+        more = f" {restarts} times" if restarts else f"; {advice}"
         say(f"Worker {failed} has failed, and the others cannot go on without it{more}.")
         return code
 

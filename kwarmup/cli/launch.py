@@ -68,6 +68,26 @@ def command(workers: int, max_restarts: int, grace: float, command: tuple[str, .
     click.get_current_context().exit(code)
 
 
+def this_command(workers: int, advice: str) -> int:
+    """Run the command at hand as so many workers; return its exit code. What the first one writes stands as it is.
+
+    Args:
+        workers: how many.
+        advice: what is said where one of them has failed.
+    """
+    from kwarmup.cli import group as processes
+
+    return processes.run(
+        processes.this_program(sys.argv[1:]),
+        workers,
+        restarts=0,
+        grace=60.0,
+        say=lambda text: click.echo(text, err=True),
+        write=lambda line: _write(line.removeprefix("[0] ")),
+        advice=advice,
+    )
+
+
 def _write(line: str) -> None:
     # One write for a line, or those of two workers meet in it.
     sys.stdout.write(f"{line}\n")

@@ -36,6 +36,7 @@ class Options:
     seed: int
     output: Path | None
     resume: bool
+    workers: int
 
 
 @click.command(context_settings={"show_default": True})
@@ -121,6 +122,13 @@ class Options:
     is_flag=True,
     help="Go on with the training that was begun by the same command and did not come to its end.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="NUMBER",
+    help="Processes on this machine that share each batch, which is to divide by them; see `kwarmup launch`.",
+)
 def command(**options: Any) -> None:
     """Train a network by a warmup and decay, and keep it as a SavedModel.
 
@@ -143,6 +151,10 @@ def command(**options: Any) -> None:
     command with --resume goes on from there, to the same weights as without the break. The
     checkpoints are removed when the training has come to its end.
 
+    With --workers each update is the one that a single process would do, up to rounding. Ctrl-C saves the training
+    and ends it; --resume goes on, with as many workers or another number. On several machines, start the same command
+    on each with its TF_CONFIG and without --workers.
+
     \b
     Examples:
       kwarmup train
@@ -151,6 +163,7 @@ def command(**options: Any) -> None:
       kwarmup train --data /usr/share/datasets/fashion-mnist --epochs 5
       kwarmup train --plan study/study.json
       kwarmup train --data data.npz --model my_code:build --optimizer adamw
+      kwarmup train --data /usr/share/datasets/fashion-mnist --batch-size 256 --workers 2
     """
     try:
         code = _train(Options(**options), _given(options))
@@ -170,8 +183,8 @@ def _given(options: dict[str, Any]) -> set[str]:
 
 def _train(options: Options, given: set[str]) -> int:
     # Whatever can be wrong is looked at before TensorFlow is waited for.
+    from kwarmup.cli import along_workers, launch, planned, unfinished
     from kwarmup.cli import data as data_sets
-    from kwarmup.cli import planned, unfinished
     from kwarmup.cli.errors import UserError, user_error
     from kwarmup.cli.expression import parse
     from kwarmup.cli.tensorflow import import_quietly
@@ -189,10 +202,17 @@ def _train(options: Options, given: set[str]) -> int:
             f"There are two peaks: --peak {peak:g}, and {profile.scale:g} in front of the profile. "
             "Leave out one of them."
         )
+    workers = along_workers.count(options.workers)
+    if workers > 1 and options.max_device_batch is not None:
+        raise UserError(
+            "--max-device-batch: not with several workers, which have a part of each batch anyway."
+        )
     data = data_sets.load(options.source)
     output = options.output or Path("saved_models") / data.name
     _check_output(output)
     checkpoints = unfinished.folder(output, options.resume)
+    if workers > 1 and not along_workers.is_one():
+        return launch.this_command(workers, "where there are checkpoints, --resume goes on from the last one")
     console = make_console()
     with console.status("Starting TensorFlow …"):
         import_quietly()
@@ -212,46 +232,71 @@ def _train(options: Options, given: set[str]) -> int:
             training.make_plan(profile, data, size, options.epochs, **moves)
         else:
             plan = planned.read(options.planned, len(data.x), options.epochs if "epochs" in given else None)
+        among = along_workers.Among(workers)
+        if not among.chief:
+            console.quiet = True
         keras.utils.set_random_seed(options.seed)
-        model = models.load(options.network, data)
-        data = models.shaped(data, model)
-        base = models.optimizer(options.optimizer_name, model)
-        if options.planned is None:
-            if profile.scale == 1:
-                profile = (models.default_peak(base) if peak is None else peak) * profile
-            moves |= models.accumulation(base)
-            plan = training.make_plan(profile, data, size, options.epochs, **moves)
-        model = models.compiled(model, base, plan.learning_rate, data)
+        with among.scope():
+            model = models.load(options.network, data)
+            data = models.shaped(data, model)
+            base = models.optimizer(options.optimizer_name, model)
+            if options.planned is None:
+                if profile.scale == 1:
+                    profile = (models.default_peak(base) if peak is None else peak) * profile
+                moves |= models.accumulation(base)
+                plan = training.make_plan(profile, data, size, options.epochs, **moves)
+            model = models.compiled(model, base, plan.learning_rate, data)
         training.try_out(model, data)
+        among.placed(plan)  # here, before the plan is shown, it is refused if it does not divide
     _announce(console, data, model, plan)
     console.print(plan_table(plan, console.width))
     for warning in plan.warnings:
         console.print(f"[yellow]Warning:[/] {warning}")
     if options.resume and not unfinished.begun(checkpoints):
         console.print(f"There is nothing to go on with in {output}: a training begins.", markup=False)
-    return _carry_out(options, model, plan, data, output, checkpoints, console)
+    return _carry_out(options, model, plan, data, output, checkpoints, console, among)
 
 
 def _carry_out(
-    options: Options, model: Any, plan: Any, data: Any, output: Path, checkpoints: Path, console: Any
+    options: Options,
+    model: Any,
+    plan: Any,
+    data: Any,
+    output: Path,
+    checkpoints: Path,
+    console: Any,
+    among: Any,
 ) -> int:
     """Train, keep what was trained and say so; return the exit code."""
-    from kwarmup.cli import training, unfinished
+    from kwarmup.cli import models, training, unfinished
     from kwarmup.cli.terminal import results_table
     from kwarmup.resume import Preempted
 
     device = {} if options.max_device_batch is None else {"max_device_batch": options.max_device_batch}
+
+    def another() -> Any:
+        made = models.load(options.network, data)
+        base = models.optimizer(options.optimizer_name, made)
+        return models.compiled(made, base, plan.learning_rate, data)
+
     goes_on = "The same command with --resume goes on with it."
     try:
-        outcome = training.fit(model, plan, data, console, checkpoints, options.seed, **device)
-        version = training.keep(model, plan, data, outcome, output, console)
+        placed = among.placed(plan)
+        outcome = training.fit(model, placed, data, console, checkpoints, options.seed, **device)
+        if not among.chief:
+            among.wait(model)
+            return 0
+        alone = among.on_one_device(model, another, (data.x[:1], data.y[:1]))
+        version = training.keep(alone, plan, data, outcome, output, console)
+        among.wait(model)
     except KeyboardInterrupt:
         shared.be_quiet()
         left = unfinished.leave(checkpoints)
         click.echo(f"Stopped at once. {goes_on}" if left else "Stopped; nothing was kept.", err=True)
         return 130
     except Preempted as ended:
-        click.echo(f"Stopped by SIGTERM; the training is saved. {goes_on}", err=True)
+        if among.chief:
+            click.echo(f"Stopped by SIGTERM; the training is saved. {goes_on}", err=True)
         return int(ended.code or 0)
     unfinished.close(checkpoints, version, outcome.interrupted)
     console.print(results_table(outcome.last))

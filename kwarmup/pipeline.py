@@ -119,10 +119,11 @@ def from_python(
     """Return batches that Python yields, or pieces of them; the first one says of what type they are."""
     batches = iterate()
     first = _in_floatx(next(batches))
+    begun = [itertools.chain([first], batches)]
 
     def again() -> Iterator[Any]:
-        yield first
-        for batch in batches:
+        # The first time what is begun already; validation data is read again in each pass.
+        for batch in begun.pop() if begun else iterate():
             yield _in_floatx(batch)
 
     spec = keras.tree.map_structure(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), first)

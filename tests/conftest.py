@@ -13,7 +13,8 @@ os.environ.pop("COLUMNS", None)
 import pytest
 
 # Programs, which act when they are imported, as it is done to look for examples in docstrings.
-collect_ignore = ["serve.py", "distribute/faulty.py", "distribute/on_jax.py", "distribute/program.py"]
+collect_ignore = ["serve.py", "distribute/faulty.py", "distribute/on_jax.py"]
+collect_ignore += ["distribute/edges.py", "distribute/program.py"]
 
 
 @pytest.fixture(scope="session")

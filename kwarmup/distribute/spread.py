@@ -99,7 +99,17 @@ class Spread:
                 )  # fmt: skip
             steps = min(steps or known, known) if known >= 0 else steps
         assert steps is not None
-        return self._distributed(endless(self.shares.of_batches(data))), steps
+        return self.cut(data, counted=True), steps
+
+    def cut(self, batches: Any, counted: bool) -> Any:
+        """Return a dataset of batches over the replicas, which cut each of them among themselves.
+
+        Args:
+            batches: of all replicas together.
+            counted: whether it is known elsewhere how many are asked for; else there must be an end.
+        """
+        pieces = self.shares.of_batches(batches)
+        return self._distributed(endless(pieces) if counted else pieces)
 
     def _distributed(self, dataset: Any) -> Any:
         return self.strategy.distribute_datasets_from_function(lambda _: dataset)

@@ -1,16 +1,19 @@
 """Trainings that must come to the same weights on any number of devices; run as a program.
 
-    python program.py RESULT [--replicas N] [--cases NAME ...]
+    python program.py RESULT
 
-writes weights, optimizer variables and histories of each case to RESULT, an .npz file; each worker to one of
-its own, with its number in place of `{}`. With `--replicas` there are so many logical devices; without, and
-without `TF_CONFIG`, one.
+trains on one device and over two and four of this process, writes weights, optimizer variables and histories of each
+case to RESULT, an .npz file, and what `edges.py` has found. As a worker it trains a few cases with the others, and
+writes to a file of its own, with its number in place of `{}`.
 """
 
 import argparse
+import json
+import os
 import types
 import warnings
 
+import edges
 import keras
 import keras_tuner
 import numpy as np
@@ -137,6 +140,28 @@ def noise(strategy):
     return model, plan.on(strategy).fit(model, X[:90], Y[:90] + 3, verbose=0, callbacks=[monitor])
 
 
+def plain(strategy):
+    """Keras's own `fit`, through the door: arrays, then a dataset that does not know its length; and `evaluate`."""
+    with strategy.scope():
+        model = keras.Sequential(dense())
+        model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"])
+    seen = []
+    said = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["mae"]))
+    with distribute.plain_fit(model):
+        once = dict(shuffle=False, verbose=0, batch_size=16)
+        validation = dict(validation_data=(X[:33], Y[:33], WEIGHTS[:33]), validation_batch_size=10)
+        history = model.fit(X, Y, sample_weight=WEIGHTS, epochs=2, callbacks=[said], **once, **validation)
+        unknown = tf.data.Dataset.from_tensor_slices((X, Y)).batch(25).filter(lambda x, y: True)
+        with warnings.catch_warnings():  # Keras warns of each end that it did not know
+            warnings.simplefilter("ignore")
+            more = model.fit(unknown, epochs=2, shuffle=False, verbose=0)
+        # The shuffling of arrays is seeded by `set_random_seed`: all workers draw the same order.
+        model.fit(X[:64], Y[:64], batch_size=64, verbose=0)
+        evaluated = model.evaluate(X, Y, batch_size=30, verbose=0)
+    history.history |= {"seen": seen, "more": more.history["loss"], "evaluated": evaluated}
+    return model, history
+
+
 def measured(strategy):
     """What is measured of a model that is not trained, which stays as it is; what cannot be says so."""
     random_layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5, seed=1)]
@@ -195,34 +220,84 @@ def searched(strategy):
     return model, hypermodel.fit(hp, model, X, Y)
 
 
-CASES = [ramp, plateau, masked, weighted, own_loss, noise, measured, searched]
-CASES = {case.__name__: case for case in CASES}
+class Halves(keras.utils.PyDataset):
+    """Batches of a size that is not the plan's."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        middle = len(self.x) // 2
+        rows = slice(middle * index, middle if index == 0 else None)
+        return self.x[rows], self.y[rows]
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("result")
-    parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--cases", nargs="*", default=list(CASES))
-    arguments = parser.parse_args()
-    if arguments.replicas > 1:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        devices = [tf.config.LogicalDeviceConfiguration()] * arguments.replicas
-        tf.config.set_logical_device_configuration(cpu, devices)
-    strategy = distribute.strategy()
-    found = {"replicas": strategy.num_replicas_in_sync}
-    for name in arguments.cases:
+def classes(strategy):
+    """Class weights, a `PyDataset` for training and validation, and BatchNorm that looks at all devices."""
+    plan = Plan(learning_rate=0.1, batch_size=24, examples=EXAMPLES, epochs=2)
+    targets = CLASSES[:, 0]
+    with strategy.scope():
+        layers = [keras.layers.Dense(4, use_bias=False), keras.layers.BatchNormalization(synchronized=True)]
+        model = keras.Sequential([*layers, keras.layers.Dense(3)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(plan.learning_rate), loss)
+    return model, plan.on(strategy).fit(
+        model, Halves(X, targets), class_weight={0: 1.0, 1: 3.0, 2: 0.5}, verbose=0,
+        validation_data=Halves(X[:37], targets[:37]),
+    )  # fmt: skip
+
+
+CASES = (ramp, plateau, masked, weighted, own_loss, noise, measured, searched, classes, plain)
+#: The noise scale is measured from as many parts as there are devices; the door is tried by workers.
+DEVICES = {1: CASES, 2: tuple(case for case in CASES if case is not plain), 4: (ramp, own_loss)}
+WORKERS = (ramp, masked, noise, plain)
+
+
+def trained(strategy, cases):
+    """Return the arrays that trainings end with, by the names of the cases."""
+    found = {}
+    for case in cases:
         keras.utils.set_random_seed(0)
-        model, history = CASES[name](strategy)
+        model, history = case(strategy)
         for index, variable in enumerate([*model.variables, *model.optimizer.variables]):
-            found[f"{name}/{index}"] = keras.ops.convert_to_numpy(variable)
+            found[f"{case.__name__}/{index}"] = keras.ops.convert_to_numpy(variable)
         for key, values in history.history.items():
-            found[f"{name}/{key}"] = np.array(values)
-    number = replicas.worker_number(getattr(strategy, "cluster_resolver", None))
-    np.savez(arguments.result.format(number), **found)
+            found[f"{case.__name__}/{key}"] = np.array(values)
+    return found
+
+
+def devices(result):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * max(DEVICES))
+    strategies = {
+        1: distribute.strategy("one"),
+        # Collective operations know one number of devices in a process; this one sums on its first device.
+        2: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()),
+        4: distribute.strategy(),
+    }
+    found = {}
+    for count, cases in DEVICES.items():
+        assert strategies[count].num_replicas_in_sync == count
+        found |= {f"{count}/{name}": array for name, array in trained(strategies[count], cases).items()}
+    found["edges"] = json.dumps(edges.on_devices(strategies))
+    np.savez(result, **found)
+
+
+def worker(result):
+    strategy = distribute.strategy()
+    assert strategy.num_replicas_in_sync == 2
+    found = trained(strategy, WORKERS)
+    found["edges"] = json.dumps(edges.among_workers(strategy))
+    np.savez(result.format(replicas.worker_number(strategy.cluster_resolver)), **found)
 
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("result")
+    (worker if "TF_CONFIG" in os.environ else devices)(parser.parse_args().result)

@@ -27,6 +27,13 @@ def count(thing: Any) -> int:
     return int(shape.get(batches, 1))
 
 
+def strategy_of(model: keras.Model) -> Any:
+    """Return what a model is spread over several replicas by, for `Plan.on`; `None` where it has one device."""
+    if count(model) == 1:
+        return None
+    return getattr(model, "distribute_strategy", None) or keras.distribution.distribution()
+
+
 def spread(model: keras.Model) -> bool:
     """Return whether a model was made in the scope of a `tf.distribute` strategy with several replicas."""
     return getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1) > 1

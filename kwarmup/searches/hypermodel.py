@@ -103,16 +103,19 @@ class PlanHyperModel(keras_tuner.HyperModel):
 
     def build(self, hp: Any) -> keras.Model:
         """Return a new model whose optimizer follows the plan of these hyperparameters."""
+        first = self._start is None
         if self._start is None:
             self._start = self._where_to_begin(hp)
         self.space.declare(hp, self._start)
         model = self._compiled(hp)
+        if first and (strategy := replicas.strategy_of(model)) is not None:
+            self.space.check_on(strategy)
         self.planned = self.plan(hp, model)
         _follow(model, self.planned)
         return model
 
     def plan(self, hp: Any, model: keras.Model) -> Plan:
-        """Return the plan of these hyperparameters, for the optimizer of a model."""
+        """Return the plan of these hyperparameters, for the optimizer of a model and any number of devices."""
         return self.space.plan_of(hp.values, scaling_rule(model.optimizer))
 
     @property
@@ -121,7 +124,7 @@ class PlanHyperModel(keras_tuner.HyperModel):
         return dict(self._start or {})
 
     def fit(self, hp: Any, model: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Train a model by its plan; takes what `Plan.fit` takes.
+        """Train a model by its plan, on the devices that it was made for; takes what `Plan.fit` takes.
 
         Hyperband's rounds, which tell `epochs` of the plan's, go on where the last one stood if they are given
         its `checkpoint_dir`: the learning rate is that of the whole plan.
@@ -145,7 +148,9 @@ class PlanHyperModel(keras_tuner.HyperModel):
         callbacks = [*kwargs.pop("callbacks", ()), _Round(ends)]
         kwargs["verbose"] = kwargs.get("verbose") if kwargs.get("verbose") in (1, 2) else 0
         try:
-            return plan.fit(model, *args, callbacks=callbacks, checkpoint_dir=folder, **kwargs)
+            return _on_its_devices(plan, model).fit(
+                model, *args, callbacks=callbacks, checkpoint_dir=folder, **kwargs
+            )
         except _EndOfRound:
             return model.history
 
@@ -177,6 +182,12 @@ def _takes_hp(build: Callable[..., Any]) -> bool:
     parameters = inspect.signature(build).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return any(p.name == "hp" or (p.kind in positional and p.default is p.empty) for p in parameters)
+
+
+def _on_its_devices(plan: Plan, model: keras.Model) -> Plan:
+    """Return the plan for the devices that a model was made on: a trial on several is the one on one device."""
+    strategy = replicas.strategy_of(model)
+    return plan if strategy is None else plan.on(strategy)
 
 
 class _EndOfRound(Exception):

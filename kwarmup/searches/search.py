@@ -73,8 +73,8 @@ def search(
     `KERASTUNER_ORACLE_PORT` the same program is the chief or a worker, all on one file system; a worker that was killed
     and is started again under its name runs its trial again.
 
-    Over several devices, the plan is that of the strategy: `search(build, plan.on(strategy), ...)`, with a `build` that
-    makes its model in `strategy.scope()`, or with `distribution_strategy=strategy`.
+    Several devices share each trial, which comes to what it does on one, with `distribution_strategy=strategy` for a
+    `strategy` from `kw.distribute.strategy()`, or with a `build` that makes its model in `strategy.scope()`.
 
     Args:
         build: a function of nothing, or of `hp`, that returns a new compiled model. Its learning rate is replaced.
@@ -98,7 +98,8 @@ def search(
 
     Raises:
         TypeError: if an argument is of another type.
-        ValueError: if it is out of range, no plan can be made for a batch size, or the folder holds another search.
+        ValueError: if it is out of range, no plan can be made for a batch size, one does not divide by the devices, or
+            the folder holds another search.
 
     Papers: Li et al. 2018, "Hyperband"; Smith et al. 2018 and Malladi et al. 2022 on what batch size and learning rate
     have to do with each other.
@@ -128,6 +129,9 @@ def search(
         build, plan, peak=peak, batch_size=batch_size, warmup=warmup, decay=decay, scaling=scaling,
         budget=budget, sweep=sweep, noise=noise,
     )  # fmt: skip
+    strategy = arguments.get("distribution_strategy")
+    if strategy is not None:
+        hypermodel.space.check_on(strategy)  # keras-tuner's first models are not made in its scope
     project = Path(directory)
     name = tuner if isinstance(tuner, str) else getattr(tuner, "__name__", "")
     if os.environ.get("KERASTUNER_TUNER_ID", "chief") == "chief":

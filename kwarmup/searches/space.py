@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from kwarmup.sweep import Sweep
 
 #: The names of the hyperparameters.
 PEAK, BATCH_SIZE, WARMUP, DECAY = "peak", "batch_size", "warmup", "decay"
+#: How far below what a range test suggests the peak is searched, and how far above it where the test never diverges.
+_BELOW, _ABOVE = 3, 100
 _WRITE = "search(build, plan, peak=(1e-3, 1.0), batch_size=[32, 64, 128, 256])"
 
 
@@ -84,6 +86,23 @@ class Space:
                 epochs=passes(self.budget, self.plan, size),
             )
 
+    def plans(self) -> Iterator[Plan]:
+        """Yield a plan for each batch size, warmup and decay, at the smallest peak."""
+        for size in self.batch_sizes:
+            for warmup in self.warmups or (None,):
+                for decay in self.decays or (None,):
+                    values = {PEAK: self.peak[0], BATCH_SIZE: size, WARMUP: repr(warmup), DECAY: repr(decay)}
+                    yield self.plan_of(values, 1.0)
+
+    def check_on(self, strategy: Any) -> None:
+        """Make a plan of each kind for the devices of a strategy, before the first trial.
+
+        Raises:
+            ValueError: if a batch size does not divide by them.
+        """
+        for plan in self.plans():
+            plan.on(strategy)
+
     def start(self, sweep: Sweep | None, noise: NoiseScale | None, rule: float) -> dict[str, Any]:
         """Return where the search begins, by what was measured: the nearest peak and batch size there are."""
         found: dict[str, Any] = {}
@@ -109,6 +128,23 @@ class Space:
     @staticmethod
     def _chosen(profiles: tuple[Profile, ...], name: str | None, own: Profile | None) -> Profile | None:
         return next((profile for profile in profiles if repr(profile) == name), own)
+
+
+def peak_range(sweep: Sweep) -> tuple[float, float]:
+    """Return where to look for a peak, by a range test and at its batch size.
+
+    What a range test suggests is a cautious rate, so the range begins a little below it. It ends where the test
+    diverges: there is little to find behind that, and every trial there would be lost.
+
+    Raises:
+        ValueError: if the test suggests nothing.
+    """
+    suggested = sweep.suggest().learning_rate
+    try:
+        high = sweep.divergence().learning_rate
+    except ValueError:
+        high = _ABOVE * suggested
+    return float(f"{suggested / _BELOW:.3g}"), float(f"{high:.3g}")
 
 
 def make(
@@ -148,17 +184,8 @@ def make(
         plan, (float(low), float(high)), tuple(sorted(set(batch_size))),
         _profiles("warmup", warmup), _profiles("decay", decay), scaling, budget,
     )  # fmt: skip
-    for size in space.batch_sizes:
-        for one in space.warmups or (None,):
-            for other in space.decays or (None,):
-                # A plan that cannot be made is refused here, not in the middle of the night.
-                values = {
-                    PEAK: low,
-                    BATCH_SIZE: size,
-                    WARMUP: one and repr(one),
-                    DECAY: other and repr(other),
-                }
-                space.plan_of(values, 1.0)
+    for _ in space.plans():
+        pass  # one that cannot be made is refused here, not in the middle of the night
     return space
 
 

@@ -15,7 +15,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner import oracles
 
-from kwarmup.searches import kept, outcome
+from kwarmup.searches import evenly, kept, outcome, spent
 from kwarmup.searches.hypermodel import PlanHyperModel
 from kwarmup.searches.space import BATCH_SIZE
 
@@ -29,7 +29,9 @@ class Learning(keras_tuner.Oracle):
     """What an oracle learns from failures; to be put in front of one of keras-tuner's.
 
     A trial that did not finish counts as one that came to the worst score so far. A batch size at or above one that
-    ran out of memory is not asked for. Failures in a row do not end the search, and nothing is tried twice.
+    ran out of memory is not asked for. Failures in a row do not end the search, and nothing is tried twice. Values
+    that were drawn at random are replaced by ones that fill the space evenly: with few trials, random ones leave
+    gaps of half a decade and more.
     """
 
     def __init__(self, project: Path, hypermodel: PlanHyperModel, **arguments: Any):
@@ -44,13 +46,26 @@ class Learning(keras_tuner.Oracle):
             return {"status": _IDLE if self.ongoing_trials else _STOPPED}
         with self.seen():
             response = super().populate_space(trial_id)
-        values = response.get("values")
+            values = response.get("values")
+            if response["status"] == _RUNNING and values is not None:
+                even = evenly.values(self.get_space().space, len(self.trials), self.seed)
+                if self.is_random(values) and not self.is_tried(even) or self.is_tried(values):
+                    books = {name: v for name, v in values.items() if name.startswith(_BOOKKEEPING)}
+                    response["values"] = values = {**even, **books}
         if response["status"] == _RUNNING and values is not None:
             if not self.trials:
                 values.update(self.hypermodel.start)
             if values[BATCH_SIZE] not in feasible:
                 values[BATCH_SIZE] = self.instead(values[BATCH_SIZE], feasible, trial_id)
         return response
+
+    def is_random(self, values: dict[str, Any]) -> bool:
+        """Return whether values that were just chosen are not better than any others."""
+        return True
+
+    def is_tried(self, values: dict[str, Any]) -> bool:
+        """Return whether a trial had these values; one that goes on from another has Hyperband's notes beside them."""
+        return values in [_plain(trial.hyperparameters.values) for trial in self.trials.values()]
 
     def feasible(self) -> tuple[int, ...]:
         """Return the batch sizes below all that ran out of memory."""
@@ -65,6 +80,8 @@ class Learning(keras_tuner.Oracle):
         """Keep the state, as keras-tuner does, and once more whole or not at all."""
         super().save()
         kept.keep(self.project, self)
+        # A chief, which has no other occasion, knows what its workers go on from.
+        spent.remove(self.project, self)
 
     @contextlib.contextmanager
     def seen(self) -> Iterator[None]:
@@ -82,7 +99,7 @@ class Learning(keras_tuner.Oracle):
 
 
 class Random(Learning, oracles.RandomSearchOracle):
-    """Values drawn at random."""
+    """Values that do not depend on those before."""
 
 
 class Bayesian(Learning, oracles.BayesianOptimizationOracle):
@@ -96,6 +113,8 @@ class Bayesian(Learning, oracles.BayesianOptimizationOracle):
     as quantiles of a normal distribution).
     """
 
+    num_initial_points: int | None
+
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Return the values of the next trial, without what scikit-learn says of a fit to few points."""
         from sklearn.exceptions import ConvergenceWarning
@@ -105,6 +124,8 @@ class Bayesian(Learning, oracles.BayesianOptimizationOracle):
         moves = sum(
             not isinstance(hp, keras_tuner.engine.hyperparameters.Fixed) for hp in self.hyperparameters.space
         )
+        # Spread evenly, few say enough to begin with.
+        self.num_initial_points = self.num_initial_points or 2 * moves + 1
         kernel = ConstantKernel(1.0, (0.1, 10.0)) * Matern(np.full(moves, 0.5), (0.1, 10.0), nu=2.5)
         self.gpr = GaussianProcessRegressor(
             kernel + WhiteKernel(0.05, (1e-3, 1.0)),
@@ -115,6 +136,11 @@ class Bayesian(Learning, oracles.BayesianOptimizationOracle):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return super().populate_space(trial_id)
+
+    def is_random(self, values: dict[str, Any]) -> bool:
+        """Return whether the process has not enough trials to begin with."""
+        assert self.num_initial_points is not None
+        return sum(trial.status == _COMPLETED for trial in self.trials.values()) < self.num_initial_points
 
     def instead(self, size: int, feasible: tuple[int, ...], trial_id: str) -> int:
         """Return the size next to the one that it wanted."""
@@ -140,6 +166,10 @@ class Bayesian(Learning, oracles.BayesianOptimizationOracle):
 
 class Hyperband(Learning, oracles.HyperbandOracle):
     """Many short trainings, of which the best go on."""
+
+    def is_random(self, values: dict[str, Any]) -> bool:
+        """Return whether the trial is a new one."""
+        return "tuner/trial_id" not in values
 
 
 class Grid(Learning):

@@ -19,16 +19,15 @@ import numpy as np
 from kwarmup.finite import LossNotFinite
 from kwarmup.memory import is_out_of_memory
 from kwarmup.plan import Plan
-from kwarmup.searches import outcome
+from kwarmup.searches import outcome, spent
 from kwarmup.searches.hypermodel import PlanHyperModel
 from kwarmup.searches.outcome import DIVERGED, FAILED, FINISHED, INFEASIBLE, OUT_OF_MEMORY, Outcome
 from kwarmup.searches.result import SearchResult
 from kwarmup.searches.screen import Screen
 from kwarmup.searches.space import BATCH_SIZE
+from kwarmup.searches.spent import TRAINING
 from kwarmup.untouched import same_random_numbers
 
-#: The folder of a trial's checkpoints, one for each time that it is trained.
-_TRAINING = "training"
 _WEIGHTS = "checkpoint.weights.h5"
 #: So often a trial is begun at the same place.
 _ATTEMPTS = 3
@@ -97,6 +96,9 @@ class PlanTuner(keras_tuner.Tuner):
                 raise
             self._first = self._first or error
             return self._failed(trial, error, time.monotonic() - begun)
+        except KeyboardInterrupt:
+            _forget_attempt(folder)
+            raise
         self._keep(
             trial,
             Outcome(
@@ -110,6 +112,12 @@ class PlanTuner(keras_tuner.Tuner):
         """Show that a pass is over."""
         super().on_epoch_end(trial, model, epoch, logs)
         self._screen.pass_ended(epoch, logs)
+
+    def on_trial_end(self, trial: Any) -> None:
+        """Keep the state, and remove the checkpoints that nothing goes on from."""
+        super().on_trial_end(trial)
+        if isinstance(self.oracle, keras_tuner.Oracle):  # and not what a worker asks the chief through
+            spent.remove(Path(self.project_dir), self.oracle)
 
     def load_model(self, trial: Any) -> keras.Model:
         """Return the model of a trial, with the best weights that it had."""
@@ -152,16 +160,16 @@ class PlanTuner(keras_tuner.Tuner):
     def _go_on_from(self, hp: Any, folder: Path) -> None:
         """Bring what a promoted trial goes on from into its own folder."""
         name = hp.values.get("tuner/trial_id")
-        if name is None or (folder / f"{_TRAINING}0").exists():
+        if name is None or (folder / f"{TRAINING}0").exists():  # copied last, and so with all the others
             return
         before = Path(self.get_trial_dir(name))
         past = outcome.read(before)
         if past is not None and past.status != FINISHED:
             raise _Past(past)
-        for training in before.glob(f"{_TRAINING}[0-9]*"):
-            _copy(training, folder / training.name)
         # What is best so far may have been in an earlier round.
         _copy(before / _WEIGHTS, folder / _WEIGHTS)
+        for training in sorted(before.glob(f"{TRAINING}*"), reverse=True):
+            _copy(training, folder / training.name)
 
     def _score(self, results: Any) -> tuple[float, int]:
         """The best value of the objective, as keras-tuner reports it: the mean over the trainings of a trial."""
@@ -219,18 +227,25 @@ def _weights_alone() -> Iterator[None]:
 def _check_attempts(folder: Path) -> None:
     """Count how often a trial was begun at the same checkpoint: what ends the process each time is a failure too."""
     path = folder / "begun.json"
-    place = sorted(str(step.relative_to(folder)) for step in folder.glob(f"{_TRAINING}*/step-*"))
+    place = sorted(str(step.relative_to(folder)) for step in folder.glob(f"{TRAINING}*/step-*"))
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     if before[-_ATTEMPTS:] == [place] * _ATTEMPTS:
         raise _Ended(f"the process that ran it has ended {_ATTEMPTS} times without getting further")
     outcome.write_json(path, [*before, place])
 
 
+def _forget_attempt(folder: Path) -> None:
+    """Take back the last attempt: Ctrl-C is no fault of the trial."""
+    path = folder / "begun.json"
+    if path.exists():
+        outcome.write_json(path, json.loads(path.read_text(encoding="utf-8"))[:-1])
+
+
 def _folders(folder: Path) -> Iterator[Path]:
     """Yield a folder for each time that a trial is trained."""
     number = 0
     while True:
-        yield folder / f"{_TRAINING}{number}"
+        yield folder / f"{TRAINING}{number}"
         number += 1
 
 

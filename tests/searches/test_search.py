@@ -11,10 +11,11 @@ from sliding import EXAMPLES, PLAN, X, Y, build
 import kwarmup as kw
 from kwarmup.searches.outcome import DIVERGED, FINISHED, INFEASIBLE, OUT_OF_MEMORY
 
+SHORT = PLAN.replace(epochs=2)
 SPACE = {"peak": (0.01, 1.0), "batch_size": [10, 20, 40]}
 
 
-def search(folder, tuner="random", make=build, plan=PLAN, fit=None, **more):
+def search(folder, tuner="random", make=build, plan=SHORT, fit=None, **more):
     made = kw.search(make, plan, **{**SPACE, **more}, tuner=tuner, directory=folder)
     made.search(X, Y, validation_data=(X, Y), verbose=0, **(fit or {}))
     return made
@@ -58,8 +59,17 @@ def test_hyperparameters_of_the_build_are_searched_in_the_same_space(tmp_path):
     def make(hp):
         return build(keras.optimizers.Adam if hp.Boolean("adam") else keras.optimizers.SGD)
 
-    tuner = search(tmp_path / "s", "grid", make, batch_size=[20, 40], max_trials=4)
-    found = {(t.values["batch_size"], t.values["adam"]): t.plan.profile.peak for t in tuner.results().trials}
+    tuner = kw.search(
+        make, SHORT, peak=(0.01, 1), batch_size=[20, 40], tuner="grid", directory=tmp_path / "s"
+    )
+    found = {}
+    while len(found) < 4:  # the first peak with each of the others
+        trial = tuner.oracle.create_trial("tuner0")
+        tuner.hypermodel.build(trial.hyperparameters)
+        peak = tuner.hypermodel.planned.profile.peak
+        found[trial.hyperparameters.get("batch_size"), trial.hyperparameters.get("adam")] = peak
+        trial.status = "FAILED"
+        tuner.oracle.end_trial(trial)
     # The rule is that of the optimizer of the trial.
     rates = {key: peak / found[20, False] for key, peak in found.items()}
     assert rates == pytest.approx(
@@ -78,7 +88,7 @@ class Greedy(keras.callbacks.Callback):
 
 
 def test_memory_that_runs_out_rules_out_its_size_and_all_above(tmp_path):
-    tuner = search(tmp_path / "s", max_trials=4, fit={"callbacks": [Greedy()]}, plan=PLAN.replace(epochs=2))
+    tuner = search(tmp_path / "s", max_trials=4, fit={"callbacks": [Greedy()]})
     found = tuner.results()
     asked = [(trial.values["batch_size"], trial.status) for trial in found.trials]
     first = next(trial for trial in found.trials if trial.values["batch_size"] > 10)
@@ -95,7 +105,7 @@ def test_a_size_that_another_worker_has_found_not_to_fit_is_not_begun(tmp_path):
     """An oracle of one's own may still ask for it."""
     from kwarmup.searches import outcome
 
-    tuner = kw.search(build, PLAN, peak=(0.01, 1), batch_size=[40], tuner=keras_tuner.RandomSearch, max_trials=1,
+    tuner = kw.search(build, SHORT, peak=(0.01, 1), batch_size=[40], tuner=keras_tuner.RandomSearch, max_trials=1,
                       directory=tmp_path / "s")  # fmt: skip
     elsewhere = outcome.Outcome("9", OUT_OF_MEMORY, {"batch_size": 20, "peak": 0.1}, None, message="OOM")
     outcome.write(tmp_path / "s" / "trial_9", elsewhere)
@@ -157,17 +167,17 @@ class Rates(keras.callbacks.Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("tuner", "more"), [("hyperband", {"max_trials": 6}), (keras_tuner.Hyperband, {})], ids=["ours", "class"]
+    ("tuner", "more"), [("hyperband", {"max_trials": 3}), (keras_tuner.Hyperband, {})], ids=["ours", "class"]
 )
 def test_a_promoted_trial_goes_on_along_one_schedule(tmp_path, tuner, more):
     Rates.seen.clear()
-    tuner = search(tmp_path / "s", tuner, batch_size=[20], fit={"callbacks": [Rates()]}, **more)
+    tuner = search(tmp_path / "s", tuner, batch_size=[20], factor=2, fit={"callbacks": [Rates()]}, **more)
     found = tuner.results()
     promoted = [trial for trial in found.trials if trial.values.get("tuner/trial_id")]
     assert promoted, "no trial was promoted"
     for trial in promoted:
         before = next(t for t in found.trials if t.trial == trial.values["tuner/trial_id"])
-        assert before.plan == trial.plan and before.epochs < trial.epochs == PLAN.clock.epochs
+        assert before.plan == trial.plan and before.epochs < trial.epochs == SHORT.clock.epochs
         # Every update of the plan once, whatever round it was in, each by the learning rate of the whole plan.
         (applied,) = (seen for seen in Rates.seen.values() if _close(seen[-1][1], trial.plan))
         steps, rates = zip(*applied, strict=True)
@@ -176,6 +186,9 @@ def test_a_promoted_trial_goes_on_along_one_schedule(tmp_path, tuner, more):
         np.testing.assert_allclose(rates, expected, atol=2e-6 * trial.plan.profile.peak + 1e-6)
         assert trial.score == pytest.approx(-moved(trial.plan), rel=1e-5)
     assert all(trial.status == FINISHED for trial in found.trials)
+    # Nothing goes on from a trial that is over, but from one that waits in a bracket that `max_trials` has cut off.
+    kept = {path.parent.name for path in (tmp_path / "s").glob("trial_*/training*")}
+    assert len(kept) == (1 if more else 0), kept
 
 
 def _close(rate, plan):
@@ -206,11 +219,28 @@ def test_a_state_that_was_cut_off_is_put_back(tmp_path):
     assert again.results() == before and again.get_best_hyperparameters()[0].values == before.best.values
 
 
+class Folders(keras.callbacks.Callback):
+    """Notes the folders of checkpoints that are there while a trial is trained."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.seen = folder, set()
+
+    def __deepcopy__(self, memo):
+        return self  # keras-tuner copies callbacks for each training
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen |= {path.name for path in self.folder.glob("training*")}
+
+
 def test_trials_are_trained_more_than_once_where_that_is_asked_for_and_seen_in_tensorboard(tmp_path):
     board = keras.callbacks.TensorBoard(tmp_path / "logs")
-    tuner = search(tmp_path / "s", max_trials=1, executions_per_trial=2, fit={"callbacks": [board]})
-    folders = sorted(path.name for path in (tmp_path / "s" / "trial_0").glob("training*"))
-    assert folders == ["training0", "training1"] and len(tuner.results().trials) == 1
+    folders = Folders(tmp_path / "s" / "trial_0")
+    fit = {"callbacks": [board, folders]}
+    tuner = search(tmp_path / "s", max_trials=1, executions_per_trial=2, fit=fit)
+    assert folders.seen == {"training0", "training1"} and len(tuner.results().trials) == 1
+    # What nothing goes on from is removed.
+    assert not list(folders.folder.glob("training*")) and (folders.folder / "checkpoint.weights.h5").exists()
     written = [path.read_bytes() for path in (tmp_path / "logs").rglob("events*")]
     assert any(b"hparams" in data and b"batch_size" in data for data in written)
 
@@ -236,7 +266,7 @@ def test_what_is_wrong_is_said(tmp_path, arguments, kind, words):
 
 
 def test_a_hypermodel_works_in_a_tuner_of_ones_own(tmp_path):
-    model = kw.PlanHyperModel(build, PLAN, **SPACE)
+    model = kw.PlanHyperModel(build, SHORT, **SPACE)
     tuner = keras_tuner.RandomSearch(
         model, objective="val_loss", max_trials=1, directory=tmp_path, project_name="s"
     )

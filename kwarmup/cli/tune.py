@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TRIALS, BEST, TABLE, PICTURE, SWEEP = "trials", "best.json", "trials.json", "search.png", "sweep.json"
 LOGS = "logs"
+#: The exit code behind Ctrl-C.
+STOPPED = 130
 
 
 class Range(click.ParamType[Any]):
@@ -45,8 +47,8 @@ class Range(click.ParamType[Any]):
     "--peak",
     type=Range(),
     metavar="LOW,HIGH",
-    help="Learning rates at the first of the batch sizes.  [default: a third to a hundred times what a range "
-    "test suggests]",
+    help="Learning rates at the first of the batch sizes.  [default: a third of what a range test "
+    "suggests to where that diverges]",
 )
 @click.option("--trials", type=click.IntRange(min=1), default=15, metavar="NUMBER", help="How many at most.")
 @click.option(
@@ -135,21 +137,26 @@ def _report(result: SearchResult, output: Path, code: int, console: Any) -> int:
     """Write and print what was found; return the exit code."""
     from kwarmup.cli.errors import UserError
 
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    if result.trials:
+        result.save(output / TABLE)
+        say(result.table())
+    if result.best is not None:
+        result.plot(output / PICTURE)
+        plan = result.best_plan()
+        (output / BEST).write_text(plan.to_json(), encoding="utf-8")
+        say(f"The best, trial {result.best.trial}: {plan!r}")
+        say(f"Kept in {output / TABLE}, and drawn into {output / PICTURE}")
+        say(f"kwarmup train --plan {output / BEST} trains by the best plan.")
+    if code == STOPPED:
+        more = "trial at hand is" if result.trials else "trial at hand, the first, is"
+        say(f"Stopped by Ctrl-C; the {more} kept. To go on, give the same command with --resume.")
+        return code
     if not result.trials:
         raise UserError("No trial has ended.")
-    result.save(output / TABLE)
-    console.print(result.table(), markup=False, soft_wrap=True)
     if result.best is None:
         first = result.trials[0]
         raise UserError(f"No trial finished. The first, {first.trial}, {first.status}: {first.message}")
-    result.plot(output / PICTURE)
-    plan = result.best_plan()
-    (output / BEST).write_text(plan.to_json(), encoding="utf-8")
-    console.print(f"The best, trial {result.best.trial}: {plan!r}", markup=False, soft_wrap=True)
-    console.print(
-        f"Kept in {output / TABLE}, and drawn into {output / PICTURE}", markup=False, soft_wrap=True
-    )
-    console.print(
-        f"kwarmup train --plan {output / BEST} trains by the best plan.", markup=False, soft_wrap=True
-    )
     return code

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -17,14 +16,11 @@ from kwarmup.searches import outcome
 from kwarmup.searches.budget import equal_examples, equal_updates
 from kwarmup.searches.result import SearchResult
 from kwarmup.searches.search import search
+from kwarmup.searches.space import peak_range
 from kwarmup.sweep import Sweep
 from kwarmup.verbs import cosine, warmup
 
 _BUDGETS = {"examples": equal_examples, "updates": equal_updates}
-#: How far below and above what the range test suggests the peak is searched: it is cautious.
-_BELOW, _ABOVE = 3, 100
-#: Trials that the Gaussian process begins with.
-_FIRST = 5
 #: The part of each trial that it warms up in.
 _WARMUP = 0.1
 
@@ -62,8 +58,7 @@ class Tuning:
         self.sweep = None if peak is not None else self._measured(sweep, first)
         if peak is None:
             assert self.sweep is not None
-            middle = self.sweep.suggest().learning_rate
-            peak = float(f"{middle / _BELOW:.3g}"), float(f"{middle * _ABOVE:.3g}")
+            peak = peak_range(self.sweep)
         self.peak = peak
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PlanWarning)
@@ -80,11 +75,10 @@ class Tuning:
 
     def run(self, folder: Path, trials: int) -> int:
         """Search until there are enough trials, or Ctrl-C; return the exit code."""
-        more: dict[str, Any] = {"num_initial_points": _FIRST} if self.tuner == "bayesian" else {}
         tuner = search(
             self.build, self.plan, peak=self.peak, batch_size=self.batch_sizes, budget=self.budget,
             sweep=self.sweep, tuner=self.tuner, objective=self.objective, max_trials=trials, directory=folder,
-            seed=self.seed, **more,
+            seed=self.seed,
         )  # fmt: skip
         try:
             tuner.search(
@@ -109,6 +103,8 @@ class Tuning:
     def _measured(self, path: Path, model: keras.Model) -> Sweep:
         if not path.exists():
             found = find_lr(model, self.data.x, self.data.y, batch_size=self.batch_sizes[0], seed=self.seed)
+            if found.interrupted:
+                raise KeyboardInterrupt
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(found.to_json(), encoding="utf-8")
         sweep = Sweep.from_json(path.read_text(encoding="utf-8"))

@@ -34,7 +34,7 @@ TUNE = [
     "3",
 ]
 pytestmark = pytest.mark.filterwarnings("ignore::kwarmup.PlanWarning")  # three passes are few
-#: A network that kills its process in the second pass of a trial, once, where it is asked to.
+#: A network that gives its process a signal in a pass, where it is asked to: once, and of several workers the first.
 MODULE = """
 import os, signal
 import keras
@@ -44,10 +44,10 @@ class Flat(keras.Sequential):
 
     def fit(self, *arguments, **more):
         Flat.passes += 1
-        if Flat.passes == int(os.environ.get("KILL_AT", 0)) and not os.path.exists("killed"):
+        if Flat.passes == int(os.environ.get("SIGNAL_AT", 0)) and not os.path.exists("signalled"):
             if os.environ.get("KERASTUNER_TUNER_ID", "worker0") == "worker0":
-                open("killed", "w").close()
-                os.kill(os.getpid(), signal.SIGKILL)
+                open("signalled", "w").close()
+                os.kill(os.getpid(), getattr(signal, os.environ["SIGNAL"]))
         return super().fit(*arguments, **more)
 
 def flat():
@@ -136,43 +136,62 @@ def start(arguments, **environment):
 
 
 @pytest.mark.slow
-def test_a_search_that_was_killed_goes_on_to_the_same_result(folder):
-    """Killed in the second pass of the second trial."""
-    killed = [*TUNE, "--output", "killed_once"]
-    code, text = start(killed, KILL_AT="5")
+def test_a_search_that_was_stopped_and_killed_goes_on_to_the_same_result(forks, folder):
+    """Ctrl-C in the second pass of the second trial; behind it a kill in the first pass of the third."""
+    stopped = [*TUNE, "--output", "stopped"]
+    code, text = run(forks, folder, stopped, SIGNAL="SIGINT", SIGNAL_AT="5")
+    assert code == 130, text
+    first = SearchResult.load("stopped/trials.json")
+    assert first.table() in text and repr(first.best_plan()) in text and "Traceback" not in text
+    assert (
+        "Stopped by Ctrl-C; the trial at hand is kept." in text and "the same command with --resume" in text
+    )
+    code, text = run(forks, folder, [*stopped, "--resume"], SIGNAL="SIGKILL", SIGNAL_AT="3")
     assert code == -signal.SIGKILL, text
-    result = CliRunner().invoke(main, [*killed, "--resume"])
-    assert result.exit_code == 0, result.output
-    again = SearchResult.load("killed_once/trials.json")
+    code, text = run(forks, folder, [*stopped, "--resume"])
+    assert code == 0, text
+    again = SearchResult.load("stopped/trials.json")
     assert without_time(again) == without_time(SearchResult.load("tune/trials.json"))
-    begun = [
-        json.loads(path.read_text()) for path in sorted(Path("killed_once/trials").glob("trial_*/begun.json"))
-    ]
-    # The first was not begun again, and the second went on behind its first pass.
-    assert begun == [
-        [[]],
-        [
-            [],
-            [
-                "training0/step-000000000016"
-                if again.trials[1].values["batch_size"] == 10
-                else "training0/step-000000000004"
-            ],
-        ],
-        [[]],
-    ]
-    Path("killed").unlink()
+    assert without_time(first) == without_time(again)[:1]
+    # The first was not begun again, the second went on behind its first pass, and Ctrl-C is no fault of it.
+    step = 160 // again.trials[1].values["batch_size"]
+    assert begun("stopped") == [[[]], [[f"training0/step-{step:012}"]], [[], []]]
+    # What they went on from is not kept for ever; the best weights are.
+    assert not list(Path("stopped/trials").glob("trial_*/training*"))
+    assert len(list(Path("stopped/trials").glob("trial_*/checkpoint.weights.h5"))) == 3
+
+
+@pytest.mark.slow
+def test_ctrl_c_before_a_trial_has_ended(forks, folder):
+    code, text = run(forks, folder, [*TUNE, "--output", "early"], SIGNAL="SIGINT", SIGNAL_AT="1")
+    assert code == 130 and "the trial at hand, the first, is kept" in text, text
+    assert not Path("early/trials.json").exists()
+
+
+def run(forks, folder, arguments, **settings):
+    """Run a command in a forked process; return its exit code and what it wrote."""
+    Path("signalled").unlink(missing_ok=True)
+    code, said = forks.run("command", folder, json.dumps(settings), *arguments)
+    return code, said + Path("out.txt").read_text()
+
+
+def begun(folder):
+    """At which checkpoints each trial was begun."""
+    paths = sorted(Path(folder).glob("trials/trial_*/begun.json"))
+    return [json.loads(path.read_text()) for path in paths]
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_loses_its_trial_only(folder):
-    code, text = start([*TUNE, "--output", "workers", "--workers", "2", "--trials", "4"], KILL_AT="2")
+    Path("signalled").unlink(missing_ok=True)
+    code, text = start(
+        [*TUNE, "--output", "workers", "--workers", "2", "--trials", "4"], SIGNAL="SIGKILL", SIGNAL_AT="2"
+    )
     assert code == 0, text + "".join(path.read_text() for path in Path("workers/logs").iterdir())
     assert "worker0 ended with -9; it is begun again, and so is its trial." in text
     found = SearchResult.load("workers/trials.json")
     assert [trial.status for trial in found.trials] == [FINISHED] * 4
-    begun = [
-        json.loads(path.read_text()) for path in sorted(Path("workers/trials").glob("trial_*/begun.json"))
-    ]
-    assert sorted(map(len, begun)) == [1, 1, 1, 2]
-    assert all(more[-1] for more in begun if len(more) == 2)  # behind its checkpoint
+    tries = begun("workers")
+    assert sorted(map(len, tries)) == [1, 1, 1, 2]
+    assert all(more[-1] for more in tries if len(more) == 2)  # behind its checkpoint
+    assert not list(Path("workers/trials").glob("trial_*/training*"))

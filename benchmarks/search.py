@@ -2,15 +2,20 @@
 
     python benchmarks/search.py --quick     # half a minute, to see that it runs
     python benchmarks/search.py             # random search and Bayesian, from a table of outcomes
-    python benchmarks/search.py --train     # and trained anew in each trial, by Keras
+    python benchmarks/search.py --train 3   # and trained anew in each trial, by Keras, with 3 seeds
 
-Searched are a batch size of 16 to 512 and a learning rate of 1e-4 to 10, by the same tuner with as many trials.
-All trainings see as many examples. What differs is the space and the schedule:
+Searched are a batch size of 16 to 512 and a learning rate of 1e-4 to 10, by the same kind of tuner with as many
+trials. All trainings see as many examples. What differs is the space, who searches it, and the schedule:
 
 - plain, constant: batch size and learning rate independent, a constant learning rate, as keras-tuner's guides have it;
 - plain, cosine: the same with a cosine down to 0;
-- ours: the learning rate at batch size 64, carried by the linear rule, with a tenth of warmup before the cosine;
-- ours, without warmup: the same with the cosine alone, to tell the space from the schedule.
+- plain space, our search: the same, but the oracle is that of `kw.search`;
+- our space, keras-tuner's search: the learning rate at batch size 64, carried by the linear rule, the cosine, and the
+  oracle of keras-tuner;
+- ours, without warmup: our space and our oracle, with the cosine;
+- ours: the same with a tenth of warmup before the cosine;
+- ours, from find_lr: the same with what `kwarmup tune` does where nobody says a range: from a third of what a range
+  test suggests, which comes first, to where the test diverges. What the test costs is said beside it, in trials.
 
 The outcomes of the table are those of a network of one hidden layer, trained by SGD with momentum 0.9 on scikit-learn's
 digits, and on 4,000 images of Fashion-MNIST where Debian's package is installed: validation accuracy, the mean over
@@ -28,6 +33,7 @@ import argparse
 import gzip
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +50,7 @@ from timing import console as make_console
 from timing import where
 
 import kwarmup as kw
+from kwarmup.searches.space import peak_range
 
 SIZES = (16, 32, 64, 128, 256, 512)
 LOW, HIGH, REFERENCE = 1e-4, 10.0, 64
@@ -63,18 +70,28 @@ class Data(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """A way to search: whether the rule carries the learning rate, and the schedule."""
+    """A way to search: the schedule, whether the rule carries the learning rate, whose oracle, after a range test."""
 
+    schedule: str
     carried: bool
-    profile: Any
+    our_search: bool
+    after_test: bool = False
 
 
+SCHEDULES = {
+    "constant": kw.hold(), "cosine": kw.cosine(), "warmup, cosine": kw.warmup(fraction=0.1) >> kw.cosine()
+}  # fmt: skip
 ARMS = {
-    "plain, constant": Arm(False, kw.hold()),
-    "plain, cosine": Arm(False, kw.cosine()),
-    "ours, without warmup": Arm(True, kw.cosine()),
-    "ours": Arm(True, kw.warmup(fraction=0.1) >> kw.cosine()),
+    "plain, constant": Arm("constant", False, False),
+    "plain, cosine": Arm("cosine", False, False),
+    "plain space, our search": Arm("cosine", False, True),
+    "our space, keras-tuner's search": Arm("cosine", True, False),
+    "ours, without warmup": Arm("cosine", True, True),
+    "ours": Arm("warmup, cosine", True, True),
+    "ours, from find_lr": Arm("warmup, cosine", True, True, True),
 }
+#: Those that are trained in each trial too, where that is asked for.
+TRAINED = ("plain, cosine", "ours, from find_lr")
 
 
 def digits() -> Data:
@@ -137,20 +154,29 @@ def _softmax(z: np.ndarray) -> np.ndarray:
 
 
 def table(data: Data, seeds: int, name: str) -> dict[str, dict[int, np.ndarray]]:
-    """Outcomes by arm and batch size, at each of RATES."""
-    jobs = [(arm, size) for arm in ARMS for size in SIZES]
-    found: dict[str, dict[int, np.ndarray]] = {arm: {} for arm in ARMS}
-    for arm, size in track(jobs, f"outcomes of {name}", console=console):
-        rows = [trained(data, size, ARMS[arm].profile, seed) for seed in range(seeds)]
-        found[arm][size] = np.mean(rows, axis=0)
+    """Outcomes by schedule and batch size, at each of RATES."""
+    jobs = [(schedule, size) for schedule in SCHEDULES for size in SIZES]
+    found: dict[str, dict[int, np.ndarray]] = {schedule: {} for schedule in SCHEDULES}
+    for schedule, size in track(jobs, f"outcomes of {name}", console=console):
+        rows = [trained(data, size, SCHEDULES[schedule], seed) for seed in range(seeds)]
+        found[schedule][size] = np.mean(rows, axis=0)
     return found
 
 
+def range_test(data: Data) -> kw.Sweep:
+    """What `find_lr` measures on the network, at the batch size that peaks are told at."""
+    keras.utils.set_random_seed(0)
+    return kw.find_lr(_network(data, 0.01), data.x, data.y, batch_size=REFERENCE, seed=0)
+
+
 def searched(
-    arm: str, tuner: str, seed: int, judge: Callable[[int, float], float], folder: str
+    arm: str, tuner: str, seed: int, judge: Callable[[int, float], float], folder: str, sweep: kw.Sweep
 ) -> list[float]:
     """The outcome of each trial of a search; `judge` tells it from batch size and learning rate."""
-    oracle = (_ours if ARMS[arm].carried else _plain)(tuner, seed, folder)
+    if ARMS[arm].our_search:
+        oracle = _ours(ARMS[arm], tuner, seed, folder, sweep)
+    else:
+        oracle = _plain(tuner, seed, folder)
     scores = []
     while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
         values = trial.hyperparameters.values
@@ -176,11 +202,12 @@ def _plain(tuner: str, seed: int, folder: str) -> Any:
     return made.oracle
 
 
-def _ours(tuner: str, seed: int, folder: str) -> Any:
+def _ours(arm: Arm, tuner: str, seed: int, folder: str, sweep: kw.Sweep) -> Any:
     plan = kw.Plan(learning_rate=kw.cosine(), batch_size=REFERENCE, examples=1_000, epochs=EPOCHS)
     made = kw.search(
-        _build, plan, peak=(LOW, HIGH), batch_size=SIZES, tuner=tuner, max_trials=TRIALS, seed=_apart(seed),
-        objective=keras_tuner.Objective("val_accuracy", "max"), directory=Path(folder) / "ours",
+        _build, plan, peak=peak_range(sweep) if arm.after_test else (LOW, HIGH), batch_size=SIZES,
+        scaling=1 if arm.carried else 0, sweep=sweep if arm.after_test else None, tuner=tuner, max_trials=TRIALS,
+        objective=keras_tuner.Objective("val_accuracy", "max"), directory=Path(folder) / "ours", seed=seed,
     )  # fmt: skip
     made.oracle.verbose = 0
     return made.oracle
@@ -200,22 +227,28 @@ def _build(hp: Any = None) -> keras.Model:
 def from_table(name: str, data: Data, tuners: dict[str, int], repeats: int) -> None:
     """Search the table of outcomes with each tuner and so many seeds, and print what came of it."""
     outcomes = table(data, repeats, name)
+    sweep = range_test(data)
     best = max(rows.max() for by_size in outcomes.values() for rows in by_size.values())
     console.print(f"{name}: the best of the whole table is {100 * best:.2f} % validation accuracy.")
-    for arm, by_size in outcomes.items():
-        peaks = {size: float(RATES[rows.argmax()]) for size, rows in by_size.items()}
-        console.print(f"  {arm}: best learning rates " + ", ".join(f"{s}: {p:.2g}" for s, p in peaks.items()))
+    cost = REFERENCE * sum(map(len, sweep.losses)) / (len(data.x) * EPOCHS)
+    console.print(
+        f"  find_lr: {sweep.suggest()}, diverges at {sweep.divergence()}, batch size {REFERENCE}, the examples of "
+        f"{cost:.1f} trials"
+    )
+    for schedule, by_size in outcomes.items():
+        peaks = ", ".join(f"{size}: {RATES[rows.argmax()]:.2g}" for size, rows in by_size.items())
+        console.print(f"  {schedule}: best learning rates {peaks}")
     for tuner, seeds in tuners.items():
         rows = {}
         for arm in ARMS:
 
             def judge(size: int, rate: float, arm: str = arm) -> float:
-                return float(np.interp(np.log(rate), np.log(RATES), outcomes[arm][size]))
+                return float(np.interp(np.log(rate), np.log(RATES), outcomes[ARMS[arm].schedule][size]))
 
             found = []
             for seed in track(range(seeds), f"{tuner}, {arm}", console=console, transient=True):
                 with tempfile.TemporaryDirectory() as folder:
-                    found.append(searched(arm, tuner, seed, judge, folder))
+                    found.append(searched(arm, tuner, seed, judge, folder, sweep))
             rows[arm] = np.maximum.accumulate(np.array(found), axis=1)
         _print(f"{name}, {tuner}, {seeds} seeds", rows, best)
 
@@ -242,11 +275,11 @@ def _print(title: str, rows: dict[str, np.ndarray], best: float) -> None:
             f"{_trials(low)} to {_trials(high)}", f"{there.any(1).sum()} of {len(found)}",
         )  # fmt: skip
     console.print(shown)
-    ours = np.median(needed["ours"])
-    for arm in ("plain, constant", "plain, cosine"):
-        ratio = np.median(needed[arm]) / ours
-        least = "at least " if np.median(needed[arm]) > TRIALS else ""
-        console.print(f"  {arm} needs {least}{ratio:.2f} times the trials of ours.")
+    plain = np.median(needed["plain, cosine"])
+    for arm in (arm for arm in rows if ARMS[arm].our_search):
+        ratio = plain / np.median(needed[arm])
+        least = "at least " if plain > TRIALS else ""
+        console.print(f"  plain, cosine needs {least}{ratio:.2f} times the trials of: {arm}")
 
 
 def _trials(number: float) -> str:
@@ -255,33 +288,24 @@ def _trials(number: float) -> str:
 
 def by_training(name: str, data: Data, seeds: int) -> None:
     """The same with each trial trained by Keras, for as many seeds as one has the patience for."""
-    rows: dict[str, list[list[float]]] = {arm: [] for arm in ARMS}
+    sweep = range_test(data)
+    rows: dict[str, list[list[float]]] = {arm: [] for arm in TRAINED}
     for seed in track(range(seeds), f"trainings of {name}", console=console):
-        for arm in ARMS:
+        for arm in TRAINED:
 
             def judge(size: int, rate: float, arm: str = arm, seed: int = seed) -> float:
-                return _keras(data, size, float(f"{rate:.4g}") * ARMS[arm].profile, seed)
+                return _keras(data, size, float(f"{rate:.4g}") * SCHEDULES[ARMS[arm].schedule], seed)
 
             with tempfile.TemporaryDirectory() as folder:
-                rows[arm].append(searched(arm, "random", seed, judge, folder))
+                rows[arm].append(searched(arm, "bayesian", seed, judge, folder, sweep))
     found = {arm: np.maximum.accumulate(np.array(scores), axis=1) for arm, scores in rows.items()}
-    _print(f"{name}, trained, random, {seeds} seeds", found, max(one.max() for one in found.values()))
+    _print(f"{name}, trained, bayesian, {seeds} seeds", found, max(one.max() for one in found.values()))
 
 
 def _keras(data: Data, size: int, profile: Any, seed: int) -> float:
     keras.utils.set_random_seed(seed)
     plan = kw.Plan(learning_rate=profile, batch_size=size, examples=len(data.x), epochs=EPOCHS)
-    layers = [
-        keras.Input(data.x.shape[1:]),
-        keras.layers.Dense(HIDDEN, "relu"),
-        keras.layers.Dense(10, "softmax"),
-    ]
-    model = keras.Sequential(layers)
-    model.compile(
-        keras.optimizers.SGD(plan.learning_rate, momentum=MOMENTUM),
-        "sparse_categorical_crossentropy",
-        ["accuracy"],
-    )
+    model = _network(data, plan.learning_rate)
     try:
         plan.fit(model, data.x, data.y, seed=seed, verbose=0)
     except kw.LossNotFinite:
@@ -291,25 +315,43 @@ def _keras(data: Data, size: int, profile: Any, seed: int) -> float:
     return score
 
 
+def _network(data: Data, learning_rate: Any) -> keras.Model:
+    layers = [
+        keras.Input(data.x.shape[1:]),
+        keras.layers.Dense(HIDDEN, "relu"),
+        keras.layers.Dense(10, "softmax"),
+    ]
+    model = keras.Sequential(layers)
+    optimizer = keras.optimizers.SGD(learning_rate, momentum=MOMENTUM)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="digits and random search alone")
-    parser.add_argument("--train", action="store_true", help="also train anew in each trial")
     parser.add_argument(
-        "--seeds", type=int, default=5, help="of the searches that are trained, and of Bayesian ones"
+        "--train",
+        type=int,
+        default=0,
+        metavar="SEEDS",
+        help="also train anew in each trial of so many searches",
     )
     arguments = parser.parse_args()
+    warnings.filterwarnings(
+        "ignore", module="sklearn"
+    )  # of keras-tuner's process, which few points do not settle
     console.print(where())
     sets = {"digits": digits()}
     if FASHION.exists() and not arguments.quick:
         sets["Fashion-MNIST, 4,000"] = fashion()
     for name, data in sets.items():
-        tuners = {"random": 20} if arguments.quick else {"random": 100, "bayesian": arguments.seeds}
+        tuners = {"random": 20} if arguments.quick else {"random": 100, "bayesian": 20}
         from_table(name, data, tuners, 1 if arguments.quick else 5)
         if arguments.train:
-            by_training(name, data, arguments.seeds)
+            by_training(name, data, arguments.train)
 
 
 if __name__ == "__main__":

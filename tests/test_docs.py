@@ -52,7 +52,7 @@ def test_the_first_screen(page):
         (r"^[A-Za-z][^\n]*\.$", "", "a sentence"),
         (r"^```python\n", "```python\nmore = 1\n", "six lines of Python"),
         (r"^!\[.*\n", "", "a picture"),
-        (r"^python3 -m venv [^\n]*pytest -n 2\n", "", "two commands"),
+        (r"^python3 -m venv [^\n]*pytest -n 3\n", "", "two commands"),
     ],
 )
 def test_a_fault_of_the_first_screen_is_found(pattern, put, said):
@@ -140,7 +140,7 @@ def test_ci_runs_the_commands_of_the_readme():
     assert commands(ROOT / "README.zh-CN.md").stdout == found.stdout
     train, tests = found.stdout.splitlines()
     assert train in README.splitlines() and train.endswith(".venv/bin/kwarmup train")
-    assert tests in README.splitlines() and "[test]" in tests and tests.endswith("pytest -n 2")
+    assert tests in README.splitlines() and "[test]" in tests and tests.endswith("pytest -n 3")
 
 
 @pytest.mark.parametrize("lost", ["kwarmup train", "pytest", "python3 -m venv"])

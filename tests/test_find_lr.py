@@ -170,7 +170,7 @@ def test_suggestions_on_digits_differ_by_less_than_a_factor_of_2(optimizer):
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     # Twenty seeds of five repeats each, measured as a hundred: the step is compiled once. Fewer where it is slow, and
     # of the optimizer that spreads less.
-    seeds = (20 if optimizer == "sgd" else 8) if TENSORFLOW else 4
+    seeds = (20 if optimizer == "sgd" else 8) if TENSORFLOW else 2
     sweep = kw.find_lr(model, x, y, repeats=5 * seeds)
     rows = [sweep.losses[5 * seed : 5 * seed + 5] for seed in range(seeds)]
     middles = {"sgd": 0.12, "adam": 0.015}

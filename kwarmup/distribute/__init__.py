@@ -16,7 +16,7 @@ _attach, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "rendezvous": ["WorkerMissing"],
         "lost": ["WorkerLost"],
-        "plain_fit": ["plain_fit"],
+        "keras_fit": ["plain_fit"],
         "replicas": ["is_chief"],
         "strategies": ["strategy"],
     },

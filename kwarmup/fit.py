@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 
-from kwarmup import guard, identity, micro_batches, pace, replan
+from kwarmup import guard, identity, micro_batches, replan
 from kwarmup.batches import Batches
 from kwarmup.distribute import replicas
 from kwarmup.distribute.over import over
@@ -17,6 +17,7 @@ from kwarmup.errors import Code, type_error, value_error
 from kwarmup.finite import FiniteLoss, LossNotFinite
 from kwarmup.length import number
 from kwarmup.noise_growth import following, go_on
+from kwarmup.pace import Pace
 from kwarmup.plan import Plan
 from kwarmup.private import build
 from kwarmup.resume import Keeper
@@ -51,20 +52,20 @@ def fit(
     _check_roll_back(roll_back, checkpoint_dir, x)
     guard.check_model(plan, model)
     callbacks = following(plan, callbacks)
-    paced = pace.of(plan, callbacks)
+    pace = Pace(plan, callbacks)
     keeper = None
     if checkpoint_dir is not None:
         data = x, y, sample_weight
         facts = identity.of_training("plan.fit", data, seed, callbacks, arguments.get("class_weight"))
-        facts |= pace.facts(callbacks)
-        keeper = Keeper(checkpoint_dir, save_every, plan, model, facts, on_change, roll_back, paced)
+        facts |= pace.facts
+        keeper = Keeper(checkpoint_dir, save_every, plan, model, facts, on_change, roll_back, pace.paced)
         plan = keeper.plan
         go_on(keeper.declared, callbacks)
         guard.check_model(plan, model)
     replanning = [callback for callback in callbacks if isinstance(callback, replan.Replans)]
     for callback in replanning:
         plan = callback.replan(plan, keeper.epoch if keeper else 0)
-    plan = paced(plan)
+    plan = pace.paced(plan)
     batches = Batches(plan.clock, x, y, sample_weight, seed)
     if replicas.spread(model) or keeper and (keeper.finished or keras.backend.backend() == "tensorflow"):
         build(model, batches.peek())  # elsewhere `fit` does so before it can be restored
@@ -73,10 +74,10 @@ def fit(
     )
     shown = {"verbose": verbose, "epochs": plan.clock.epochs, "steps": None}
     training = OneTraining(callbacks, add_history=True, add_progbar=verbose != 0, model=model, **shown)
-    training.plan, training.keeper, training.paced = plan, keeper, paced
+    training.plan, training.keeper, training.pace = plan, keeper, pace
     training.finite = FiniteLoss(model.optimizer, lambda: keeper.last if keeper else None)
     if keeper and keeper.finished:
-        pace.put_in_place(training.callbacks)
+        pace.put_in_place()
         keeper.begin(training)
         return model.history
     batches.pass_over(training.first_epoch)
@@ -141,7 +142,7 @@ class OneTraining(keras.callbacks.CallbackList):
 
     plan: Plan
     finite: FiniteLoss
-    paced: Callable[[Plan], Plan]
+    pace: Pace
     keeper: Keeper | None = None
     begun = 0  # micro-batches of the pass at hand that an earlier process has done
     _epoch = -1
@@ -194,7 +195,7 @@ class OneTraining(keras.callbacks.CallbackList):
         done = self._first + last + 1
         self.finite.updated(logs, done // self.plan.clock.gradient_accumulation_steps, self._epoch)
         if self.keeper:
-            self.keeper.batch_ended(last + 1, pace.is_over(self.callbacks))
+            self.keeper.batch_ended(last + 1, self.pace.is_over())
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.finite.check()
@@ -214,7 +215,7 @@ class OneTraining(keras.callbacks.CallbackList):
         """
         if self.keeper is None:
             raise error
-        self.plan = self.paced(self.keeper.go_back(error))
+        self.plan = self.pace.paced(self.keeper.go_back(error))
         return self.keeper.epoch
 
     def _replan(self, epoch: int) -> None:
@@ -231,7 +232,7 @@ class OneTraining(keras.callbacks.CallbackList):
         if self.over:
             super().on_train_end(logs)
             if self.keeper:
-                self.keeper.training_ended(pace.is_over(self.callbacks))
+                self.keeper.training_ended(self.pace.is_over())
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@
     python benchmarks/search.py             # random search and Bayesian, from a table of outcomes
     python benchmarks/search.py --train 3   # and trained anew in each trial, by Keras, with 3 seeds
 
+Every training is kept in the results file at once, so that a benchmark that was ended goes on where it stood.
+
 Searched are a batch size of 16 to 512 and a learning rate of 1e-4 to 10, by the same kind of tuner with as many
 trials. All trainings see as many examples. What differs is the space, who searches it, and the schedule:
 
@@ -31,12 +33,13 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import os
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -58,6 +61,26 @@ RATES = np.geomspace(LOW * min(SIZES) / REFERENCE, HIGH * max(SIZES) / REFERENCE
 HIDDEN, MOMENTUM, EPOCHS, TRIALS, WITHIN = 64, 0.9, 10, 20, 0.005
 console = make_console()
 FASHION = Path("/usr/share/datasets/fashion-mnist")
+T = TypeVar("T")
+
+
+class Kept:
+    """What was measured, in a file; measured only where it is not there."""
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self.found = json.loads(path.read_text()) if path is not None and path.exists() else {}
+
+    def once(self, key: str, measure: Callable[[], T]) -> T:
+        """Return what is kept under a key, or measure it and keep it."""
+        if key not in self.found:
+            self.found[key] = measure()
+            if self.path is not None:
+                beside = self.path.with_suffix(".new")
+                beside.write_text(json.dumps(self.found, indent=0))
+                beside.replace(self.path)
+        found: T = self.found[key]
+        return found
 
 
 class Data(NamedTuple):
@@ -153,20 +176,31 @@ def _softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
-def table(data: Data, seeds: int, name: str) -> dict[str, dict[int, np.ndarray]]:
+def table(data: Data, seeds: int, name: str, kept: Kept) -> dict[str, dict[int, np.ndarray]]:
     """Outcomes by schedule and batch size, at each of RATES."""
     jobs = [(schedule, size) for schedule in SCHEDULES for size in SIZES]
     found: dict[str, dict[int, np.ndarray]] = {schedule: {} for schedule in SCHEDULES}
     for schedule, size in track(jobs, f"outcomes of {name}", console=console):
-        rows = [trained(data, size, SCHEDULES[schedule], seed) for seed in range(seeds)]
+        profile = SCHEDULES[schedule]
+        rows = []
+        for seed in range(seeds):
+
+            def measure(size: int = size, profile: Any = profile, seed: int = seed) -> list[float]:
+                return [round(float(value), 6) for value in trained(data, size, profile, seed)]
+
+            rows.append(kept.once(f"table of {name}, {schedule}, {size}, seed {seed}", measure))
         found[schedule][size] = np.mean(rows, axis=0)
     return found
 
 
-def range_test(data: Data) -> kw.Sweep:
+def range_test(data: Data, name: str, kept: Kept) -> kw.Sweep:
     """What `find_lr` measures on the network, at the batch size that peaks are told at."""
-    keras.utils.set_random_seed(0)
-    return kw.find_lr(_network(data, 0.01), data.x, data.y, batch_size=REFERENCE, seed=0)
+
+    def measure() -> str:
+        keras.utils.set_random_seed(0)
+        return kw.find_lr(_network(data, 0.01), data.x, data.y, batch_size=REFERENCE, seed=0).to_json()
+
+    return kw.Sweep.from_json(kept.once(f"range test on {name}", measure))
 
 
 def searched(
@@ -224,10 +258,10 @@ def _build(hp: Any = None) -> keras.Model:
     return model
 
 
-def from_table(name: str, data: Data, tuners: dict[str, int], repeats: int) -> None:
+def from_table(name: str, data: Data, tuners: dict[str, int], repeats: int, kept: Kept) -> None:
     """Search the table of outcomes with each tuner and so many seeds, and print what came of it."""
-    outcomes = table(data, repeats, name)
-    sweep = range_test(data)
+    outcomes = table(data, repeats, name, kept)
+    sweep = range_test(data, name, kept)
     best = max(rows.max() for by_size in outcomes.values() for rows in by_size.values())
     console.print(f"{name}: the best of the whole table is {100 * best:.2f} % validation accuracy.")
     cost = REFERENCE * sum(map(len, sweep.losses)) / (len(data.x) * EPOCHS)
@@ -286,20 +320,27 @@ def _trials(number: float) -> str:
     return "-" if number > TRIALS else f"{number:g}"
 
 
-def by_training(name: str, data: Data, seeds: int) -> None:
+def by_training(sets: dict[str, Data], seeds: int, kept: Kept) -> None:
     """The same with each trial trained by Keras, for as many seeds as one has the patience for."""
-    sweep = range_test(data)
-    rows: dict[str, list[list[float]]] = {arm: [] for arm in TRAINED}
-    for seed in track(range(seeds), f"trainings of {name}", console=console):
-        for arm in TRAINED:
+    sweeps = {name: range_test(data, name, kept) for name, data in sets.items()}
+    rows: dict[str, dict[str, list[list[float]]]] = {name: {arm: [] for arm in TRAINED} for name in sets}
+    jobs = [(seed, name, arm) for seed in range(seeds) for name in sets for arm in TRAINED]
+    for seed, name, arm in track(jobs, "searches by training", console=console):
 
-            def judge(size: int, rate: float, arm: str = arm, seed: int = seed) -> float:
-                return _keras(data, size, float(f"{rate:.4g}") * SCHEDULES[ARMS[arm].schedule], seed)
+        def judge(size: int, rate: float, arm: str = arm, seed: int = seed, name: str = name) -> float:
+            peak, schedule = float(f"{rate:.4g}"), ARMS[arm].schedule
+            return kept.once(
+                f"trained on {name}, {schedule}, {size}, {peak}, seed {seed}",
+                lambda: _keras(sets[name], size, peak * SCHEDULES[schedule], seed),
+            )
 
-            with tempfile.TemporaryDirectory() as folder:
-                rows[arm].append(searched(arm, "bayesian", seed, judge, folder, sweep))
-    found = {arm: np.maximum.accumulate(np.array(scores), axis=1) for arm, scores in rows.items()}
-    _print(f"{name}, trained, bayesian, {seeds} seeds", found, max(one.max() for one in found.values()))
+        with tempfile.TemporaryDirectory() as folder:
+            rows[name][arm].append(searched(arm, "bayesian", seed, judge, folder, sweeps[name]))
+    for name, by_arm in rows.items():
+        found = {arm: np.maximum.accumulate(np.array(scores), axis=1) for arm, scores in by_arm.items()}
+        best = max(one.max() for one in found.values())
+        console.print(f"{name}: the best of all trainings has {100 * best:.2f} % validation accuracy.")
+        _print(f"{name}, trained, bayesian, {seeds} seeds", found, best)
 
 
 def _keras(data: Data, size: int, profile: Any, seed: int) -> float:
@@ -339,19 +380,21 @@ def main() -> None:
         metavar="SEEDS",
         help="also train anew in each trial of so many searches",
     )
-    arguments = parser.parse_args()
     warnings.filterwarnings(
         "ignore", module="sklearn"
     )  # of keras-tuner's process, which few points do not settle
+    parser.add_argument("--results", type=Path, default=Path("search.json"))
+    arguments = parser.parse_args()
+    kept = Kept(None if arguments.quick else arguments.results)
     console.print(where())
     sets = {"digits": digits()}
     if FASHION.exists() and not arguments.quick:
         sets["Fashion-MNIST, 4,000"] = fashion()
     for name, data in sets.items():
         tuners = {"random": 20} if arguments.quick else {"random": 100, "bayesian": 20}
-        from_table(name, data, tuners, 1 if arguments.quick else 5)
-        if arguments.train:
-            by_training(name, data, arguments.train)
+        from_table(name, data, tuners, 1 if arguments.quick else 5, kept)
+    if arguments.train:
+        by_training(sets, arguments.train, kept)
 
 
 if __name__ == "__main__":

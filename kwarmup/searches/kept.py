@@ -13,10 +13,27 @@ from typing import Any
 
 from kwarmup.errors import Code, value_error
 from kwarmup.identity import differences
+from kwarmup.searches import spent
 from kwarmup.searches.outcome import write_json
 
 _STATE, _SETTINGS = "state.json", "settings.json"
 _OVER = ("COMPLETED", "FAILED")
+
+
+def keeps(oracle: Any, project: Path) -> None:
+    """Let an oracle, whoever wrote it, keep its state in a folder too whenever it saves itself.
+
+    The checkpoints that nothing goes on from are removed then: a chief, which trains nothing, has no other occasion
+    and is the only one to know what its workers go on from.
+    """
+    save = oracle.save
+
+    def save_and_keep() -> None:
+        save()
+        keep(project, oracle)
+        spent.remove(project, oracle)
+
+    oracle.save = save_and_keep
 
 
 def keep(project: Path, oracle: Any) -> None:

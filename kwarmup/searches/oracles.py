@@ -15,7 +15,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner import oracles
 
-from kwarmup.searches import evenly, kept, outcome, spent
+from kwarmup.searches import evenly, outcome
 from kwarmup.searches.hypermodel import PlanHyperModel
 from kwarmup.searches.space import BATCH_SIZE
 
@@ -75,13 +75,6 @@ class Learning(keras_tuner.Oracle):
     def instead(self, size: int, feasible: tuple[int, ...], trial_id: str) -> int:
         """Return the batch size to try in place of one that does not fit: any other, as if it had been drawn."""
         return random.Random(f"{self.seed}/{trial_id}").choice(feasible)
-
-    def save(self) -> None:
-        """Keep the state, as keras-tuner does, and once more whole or not at all."""
-        super().save()
-        kept.keep(self.project, self)
-        # A chief, which has no other occasion, knows what its workers go on from.
-        spent.remove(self.project, self)
 
     @contextlib.contextmanager
     def seen(self) -> Iterator[None]:

@@ -153,6 +153,8 @@ def search(
         else:
             made = _of_class(tuner, plan, max_trials, {**common, **told, **arguments})
     made.seed = seed
+    if isinstance(made.oracle, keras_tuner.Oracle):  # and not what a worker asks the chief through
+        kept.keeps(made.oracle, project)
     return made
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from kwarmup.finite import LossNotFinite
 from kwarmup.memory import is_out_of_memory
 from kwarmup.plan import Plan
-from kwarmup.searches import outcome, spent
+from kwarmup.searches import outcome
 from kwarmup.searches.hypermodel import PlanHyperModel
 from kwarmup.searches.outcome import DIVERGED, FAILED, FINISHED, INFEASIBLE, OUT_OF_MEMORY, Outcome
 from kwarmup.searches.result import SearchResult
@@ -112,12 +112,6 @@ class PlanTuner(keras_tuner.Tuner):
         """Show that a pass is over."""
         super().on_epoch_end(trial, model, epoch, logs)
         self._screen.pass_ended(epoch, logs)
-
-    def on_trial_end(self, trial: Any) -> None:
-        """Keep the state, and remove the checkpoints that nothing goes on from."""
-        super().on_trial_end(trial)
-        if isinstance(self.oracle, keras_tuner.Oracle):  # and not what a worker asks the chief through
-            spent.remove(Path(self.project_dir), self.oracle)
 
     def load_model(self, trial: Any) -> keras.Model:
         """Return the model of a trial, with the best weights that it had."""

@@ -1,7 +1,9 @@
 """What oracles make of failures, without training: outcomes are written by hand."""
 
+import json
 import math
 
+import keras_tuner
 import pytest
 from sliding import PLAN, build
 
@@ -12,8 +14,11 @@ from kwarmup.searches.outcome import DIVERGED, FINISHED, OUT_OF_MEMORY, Outcome
 SIZES = [10, 20, 40, 60]
 
 
-def run(folder, tuner, judge, **more):
-    """Let `judge(values)` say what comes of each trial: a score, or a status; return all trials."""
+def run(folder, tuner, judge, look=lambda: None, **more):
+    """Let `judge(values)` say what comes of each trial: a score, or a status; return all trials.
+
+    Nothing but the oracle takes part, as in the process of a chief; `look` is called behind each trial.
+    """
     made = kw.search(build, PLAN, peak=(0.01, 1.0), batch_size=SIZES, tuner=tuner, directory=folder, **more)
     oracle, found = made.oracle, []
     oracle.verbose = 0
@@ -22,12 +27,14 @@ def run(folder, tuner, judge, **more):
         came = judge(values)
         status = FINISHED if isinstance(came, float) else came
         kept = Outcome(trial.trial_id, status, values, None, came if status == FINISHED else None)
+        (folder / f"trial_{trial.trial_id}" / "training0").mkdir()
         outcome.write(folder / f"trial_{trial.trial_id}", kept)
         if status == FINISHED:
             oracle.update_trial(trial.trial_id, {"val_loss": came})
         trial.status = "COMPLETED" if status == FINISHED else "FAILED"
         oracle.end_trial(trial)
         found.append(kept)
+        look()
     assert trial.status == "STOPPED"
     return found
 
@@ -129,3 +136,22 @@ def test_it_begins_at_the_suggestion(tmp_path):
         more = {} if tuner == "hyperband" else {"max_trials": 2}
         first = run(tmp_path / tuner, tuner, away, noise=noise, **more)[0]
         assert first.values["batch_size"] == 40
+
+
+@pytest.mark.parametrize("tuner", ["random", keras_tuner.RandomSearch, "hyperband", keras_tuner.Hyperband])
+def test_what_nothing_goes_on_from_is_removed_by_the_chief_too(tmp_path, tuner):
+    """And the state is kept whole, whoever wrote the oracle."""
+    rounds = "hyperband" in str(tuner).lower()
+    held = []
+
+    def look():
+        held.append({path.parent.name for path in tmp_path.glob("trial_*/training0")})
+        kept = json.loads((tmp_path / "state.json").read_text())
+        assert len(kept["trials"]) == len(held) and kept["oracle"]["ongoing_trials"] == {}
+
+    found = run(tmp_path, tuner, away, look, **({"factor": 2} if rounds else {"max_trials": 3}))
+    assert max(map(len, held)) == (4 if rounds else 0) and held[-1] == set()
+    for number, trial in enumerate(found):
+        before = f"trial_{trial.values.get('tuner/trial_id')}"
+        assert number == 0 or before == "trial_None" or before in held[number - 1]
+    assert all(path.exists() for path in tmp_path.glob("trial_*"))

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from kwarmup.cli.data import Data
+
+
+class Sizes(click.ParamType[Any]):
+    """Batch sizes with commas between them."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            sizes = [int(word) for word in value.split(",")]
+        except ValueError:
+            self.fail(
+                f"{value!r} is no list of whole numbers. Write: --batch-sizes 16,64,256", param, context
+            )
+        if min(sizes) < 1:
+            self.fail(f"{min(sizes)} is no batch size. Write: --batch-sizes 16,64,256", param, context)
+        return sizes
+
 
 #: Examples per update where nobody says otherwise.
 BATCH_SIZE = 64
@@ -50,6 +71,55 @@ seed = click.option(
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print all that was measured as JSON, and nothing else."
 )
+
+
+def batch_sizes(*, default: str | None = None, help: str = "") -> Callable[..., Any]:
+    """`--batch-sizes`, by a default, or with words about where there is none."""
+    return click.option(
+        "--batch-sizes", type=Sizes(), metavar="NUMBERS", default=default, help=f"With commas between them.{help}"
+    )  # fmt: skip
+
+
+def kept(what: str, files: str, folder: str | None = None) -> Callable[..., Any]:
+    """`--output` and `--resume`, of what keeps each piece at once in a folder of its own."""
+    output = click.option(
+        "--output",
+        metavar="FOLDER",
+        type=click.Path(path_type=Path),
+        default=Path(folder or what),
+        help=f"Where {files} go.",
+    )
+    resume = click.option("--resume", is_flag=True, help=f"Go on with the {what} in that folder.")
+    return lambda command: output(resume(command))
+
+
+def check_new(what: str, folder: Path, file: str, resume: bool) -> None:
+    """Refuse to begin where something is kept already.
+
+    Raises:
+        UserError: if there is such a file, and nobody said `--resume`.
+    """
+    from kwarmup.cli.errors import UserError
+
+    if (folder / file).exists() and not resume:
+        raise UserError(
+            f"{folder} holds a {what}. Go on with it: --resume. Or begin another: --output FOLDER."
+        )
+
+
+def check_sizes(sizes: Sequence[int], data: Data) -> None:
+    """Refuse batch sizes that are larger than the data.
+
+    Raises:
+        UserError: if one is.
+    """
+    from kwarmup.cli.errors import UserError
+
+    for size in sizes:
+        if size > len(data.x):
+            raise UserError(
+                f"--batch-sizes: {size:,} is more than the {len(data.x):,} training examples of {data.name}."
+            )
 
 
 def examples_per_update(given: int | None, data: Data) -> int:

@@ -15,34 +15,10 @@ if TYPE_CHECKING:
 STUDY, REPORT = "study.json", "report.html"
 
 
-class Sizes(click.ParamType[Any]):
-    """Batch sizes with commas between them."""
-
-    name = "sizes"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            sizes = [int(word) for word in value.split(",")]
-        except ValueError:
-            self.fail(
-                f"{value!r} is no list of whole numbers. Write: --batch-sizes 16,64,256", param, context
-            )
-        if min(sizes) < 1:
-            self.fail(f"{min(sizes)} is no batch size. Write: --batch-sizes 16,64,256", param, context)
-        return sizes
-
-
 @click.command(context_settings={"show_default": True})
 @options.data
 @options.model
-@click.option(
-    "--batch-sizes",
-    type=Sizes(),
-    metavar="NUMBERS",
-    help="With commas between them.  [default: powers of two from 16, up to a tenth of the data or 512]",
-)
+@options.batch_sizes(help="  [default: powers of two from 16, up to a tenth of the data or 512]")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, metavar="NUMBER", help="Trainings at each.")
 @click.option(
     "--budget",
@@ -62,14 +38,7 @@ class Sizes(click.ParamType[Any]):
     "--own-peaks", is_flag=True, help="Also train each batch size with half and twice the peak of the rule."
 )
 @click.option("--warmup-gain", is_flag=True, help="Also measure what warmup buys on this model.")
-@click.option(
-    "--output",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    default=Path("study"),
-    help="Where study.json and report.html go.",
-)
-@click.option("--resume", is_flag=True, help="Go on with the study in that folder.")
+@options.kept("study", "study.json and report.html")
 def command(**arguments: Any) -> None:
     """Measure what the batch size does to a training: speed, noise, updates to a target, quality.
 
@@ -105,38 +74,24 @@ def _study(
     resume: bool,
 ) -> int:
     from kwarmup.cli import data as data_sets
-    from kwarmup.cli.errors import UserError, user_error
+    from kwarmup.cli.errors import user_error
     from kwarmup.cli.tensorflow import import_quietly
     from kwarmup.cli.terminal import console as make_console
 
     path = output / STUDY
-    if path.exists() and not resume:
-        raise UserError(f"{path} holds a study. Go on with it: --resume. Or begin another: --output FOLDER.")
+    options.check_new("study", output, STUDY, resume)
     data = data_sets.load(source)
-    for size in batch_sizes or ():
-        if size > len(data.x):
-            raise UserError(
-                f"--batch-sizes: {size:,} is more than the {len(data.x):,} training examples of {data.name}."
-            )
+    options.check_sizes(batch_sizes or (), data)
     console = make_console()
     import_quietly()
-    import keras
-
-    from kwarmup.cli import models, training
+    from kwarmup.cli.afresh import afresh
     from kwarmup.studies.measure import study as measure
     from kwarmup.studies.text import lines
 
-    def fresh() -> keras.Model:
-        model = models.load(network, data)
-        base = models.optimizer(optimizer_name, model)
-        return models.compiled(model, base, 0.01, data)
-
-    first = fresh()
-    data = models.shaped(data, first)
-    training.try_out(first, data)
+    build, _, data = afresh(network, optimizer_name, data)
     with user_error():
         study = measure(
-            fresh, data.x, data.y,
+            build, data.x, data.y,
             validation_data=(data.x_validation, data.y_validation), batch_sizes=batch_sizes, seeds=seeds,
             budget=budget, own_peaks=own_peaks, warmup_gain=warmup_gain, path=path,
         )  # fmt: skip

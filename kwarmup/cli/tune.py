@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kwarmup.cli import options
-from kwarmup.cli.study import Sizes
 
 if TYPE_CHECKING:
     from kwarmup.searches.result import SearchResult
@@ -40,9 +39,7 @@ class Range(click.ParamType[Any]):
 @click.command(context_settings={"show_default": True})
 @options.data
 @options.model
-@click.option(
-    "--batch-sizes", type=Sizes(), metavar="NUMBERS", default="16,32,64,128", help="With commas between them."
-)
+@options.batch_sizes(default="16,32,64,128")
 @click.option(
     "--peak",
     type=Range(),
@@ -76,14 +73,7 @@ class Range(click.ParamType[Any]):
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, metavar="NUMBER", help="Processes that train."
 )
-@click.option(
-    "--output",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    default=Path("tune"),
-    help="Where the trials, best.json, trials.json and search.png go.",
-)
-@click.option("--resume", is_flag=True, help="Go on with the search in that folder.")
+@options.kept("search", "the trials, best.json, trials.json and search.png", folder="tune")
 def command(**arguments: Any) -> None:
     """Search batch size and learning rate together, by keras-tuner.
 
@@ -109,15 +99,12 @@ def command(**arguments: Any) -> None:
 
 
 def _tune(*, workers: int, output: Path, resume: bool, trials: int, **more: Any) -> int:
-    from kwarmup.cli.errors import UserError, user_error
+    from kwarmup.cli.errors import user_error
     from kwarmup.cli.tensorflow import import_quietly
     from kwarmup.cli.terminal import console as make_console
 
     part = os.environ.get("KERASTUNER_TUNER_ID")
-    if (output / TRIALS).exists() and not resume and part is None:
-        raise UserError(
-            f"{output} holds a search. Go on with it: --resume. Or begin another: --output FOLDER."
-        )
+    options.check_new("search", output, TRIALS, resume or part is not None)
     console = make_console()
     import_quietly()
     from kwarmup.cli.tuning import Tuning

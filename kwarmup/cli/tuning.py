@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 
 from kwarmup.cli import data as data_sets
-from kwarmup.cli import models, options, training
+from kwarmup.cli import options
+from kwarmup.cli.afresh import afresh
 from kwarmup.cli.errors import UserError
 from kwarmup.measure.find_lr import find_lr
 from kwarmup.plan import Plan, PlanWarning
@@ -42,18 +43,11 @@ class Tuning:
         optimizer_name: str | None, seed: int,
     ):  # fmt: skip
         data = data_sets.load(source)
-        for size in batch_sizes:
-            if size > len(data.x):
-                raise UserError(
-                    f"--batch-sizes: {size:,} is more than the {len(data.x):,} training examples of {data.name}."
-                )
-        self.network, self.optimizer_name, self.seed, self.tuner = network, optimizer_name, seed, tuner
+        options.check_sizes(batch_sizes, data)
+        self.seed, self.tuner = seed, tuner
         self.batch_sizes, self.budget = batch_sizes, _BUDGETS[budget]
-        self.data = data
         keras.utils.set_random_seed(seed)
-        first = self.build()
-        self.data = models.shaped(data, first)
-        training.try_out(first, self.data)
+        self.build, first, self.data = afresh(network, optimizer_name, data)
         self.objective = objective or ("val_accuracy" if _has_accuracy(first) else "val_loss")
         self.sweep = None if peak is not None else self._measured(sweep, first)
         if peak is None:
@@ -66,12 +60,6 @@ class Tuning:
                 learning_rate=warmup(fraction=_WARMUP) >> cosine(), batch_size=batch_sizes[0],
                 examples=len(self.data.x), epochs=epochs,
             )  # fmt: skip
-
-    def build(self) -> keras.Model:
-        """Return a new compiled model."""
-        model = models.load(self.network, self.data)
-        base = models.optimizer(self.optimizer_name, model)
-        return models.compiled(model, base, 0.01, self.data)
 
     def run(self, folder: Path, trials: int) -> int:
         """Search until there are enough trials, or Ctrl-C; return the exit code."""

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 import kwarmup
 from kwarmup import Plan, Schedule, cosine, hold, linear, warmup
-from kwarmup.cli import main, models, training
+from kwarmup.cli import along_workers, main, models, training, unfinished
 from kwarmup.cli.data import Data
 from kwarmup.cli.errors import UserError
 from kwarmup.cli.interrupt import Interrupt
@@ -64,6 +64,9 @@ def folder(tmp_path, monkeypatch):
         "    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)\n"
         "    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), loss)\n"
         "    return model\n"
+        "def at_risk():\n"
+        "    import lost\n"
+        "    return flat()\n"
         "def large(): return flat(shape=(9, 6, 1))\n"
         "def one(): return flat(units=1)\n"
         "def nothing(): return None\n"
@@ -163,11 +166,69 @@ def test_workers_train_to_the_same_network(folder, unchecked):
     assert int(several.optimizer.iterations) == 10
 
 
+#: Each worker kills itself in the start that has its number, once there are checkpoints that were not there before.
+LOST = """
+import json, os, pathlib, signal, threading, time
+number = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+if os.environ["KWARMUP_RESTARTS"] == str(number):
+    checkpoints = pathlib.Path("saved_models/squares/checkpoints")
+    before = set(checkpoints.glob("step-*"))
+    def watch():
+        while not set(checkpoints.glob("step-*")) - before:
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Thread(target=watch, daemon=True).start()
+"""
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_come_to_the_same_network(folder, unchecked):
+    """The chief is killed, then the other one; each start of two workers takes seconds."""
+    (folder / "lost.py").write_text(LOST)
+    once = [*COMMAND, *SQUARES, "--epochs", "4", "--batch-size", "8", "--workers", "2", "--max-restarts", "2"]
+    said = []
+    for network in ("at_risk", "flat"):
+        command = [*once, "--model", f"my_networks:{network}"]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stdout + result.stderr
+        said.append(result.stderr)
+    for words in (
+        "Worker 0 has ended with code 137.\nAll 2 workers are started again (1 of 2).",
+        "Worker 1 has ended with code 137.\nAll 2 workers are started again (2 of 2).",
+    ):
+        assert words in said[0]
+    assert said[1] == ""
+    # With two breaks, and without.
+    disturbed, whole = (Path("saved_models/squares") / version for version in "12")
+    assert {entry.name for entry in disturbed.parent.iterdir()} == {"1", "2"}
+    assert read(disturbed, "history.json") == read(whole, "history.json")
+    one, two = (keras.models.load_model(version / "model.keras") for version in (disturbed, whole))
+    for mine, theirs in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_another_start_where_it_is_of_use(tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    (tmp_path / "1").mkdir()
+    settled = along_workers.settled(tmp_path, checkpoints)
+    assert settled(2) == 2, "wrong options stay wrong"
+    assert settled(137) is None
+    (checkpoints / "step-000000000005").mkdir(parents=True)
+    assert settled(137) is None
+    (tmp_path / "2").mkdir()
+    assert settled(137) is None, (
+        "the first one was lost before it had cleared up: it writes the version again"
+    )
+    unfinished.close(checkpoints, tmp_path / "2", interrupted=False)
+    assert settled(137) == 0, "kept already"
+
+
 @pytest.mark.parametrize(
     ("config", "arguments", "said"),
     [
         ("{", [], "`TF_CONFIG`: expected JSON"),
         (Cluster(("a:1", "b:1"), 0).to_json(), ["--workers", "3"], "--workers 3, and TF_CONFIG names 2."),
+        ("", ["--max-restarts", "2"], "--max-restarts: of several workers only. Write: --workers 2"),
         ("", ["--workers", "2", "--max-device-batch", "4"], "--max-device-batch: not with several workers"),
     ],
 )

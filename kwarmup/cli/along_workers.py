@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kwarmup.cli import unfinished
 from kwarmup.cli.errors import UserError, user_error
+from kwarmup.cli.group import RESTARTS
 from kwarmup.distribute import cluster as clusters
 
 if TYPE_CHECKING:
@@ -35,6 +39,33 @@ def count(asked: int) -> int:
 def is_one() -> bool:
     """Return whether this process is a worker already, and has none to start."""
     return clusters.read() is not None
+
+
+def started_again() -> bool:
+    """Return whether this process is a worker in the place of one that was lost."""
+    return is_one() and int(os.environ.get(RESTARTS, "0")) > 0
+
+
+def settled(output: Path, checkpoints: Path) -> Callable[[int], int | None]:
+    """Return what `group.run` asks where a worker of a training has failed.
+
+    Args:
+        output: where the versions go, before the training.
+        checkpoints: the folder of the training.
+    """
+
+    def versions() -> set[str]:
+        return {entry.name for entry in output.glob("*") if entry.name.isdecimal()}
+
+    before = versions()
+
+    def code(failed: int) -> int | None:
+        if failed == UserError.exit_code:
+            return failed  # what is wrong with the options is so in each start
+        # Kept already, and lost on the way out: another start would find no checkpoints and begin anew.
+        return 0 if versions() > before and not unfinished.begun(checkpoints) else None
+
+    return code
 
 
 class Among:
@@ -108,5 +139,7 @@ class Among:
         """Return when all workers have come here: the others do not end while the first one still writes."""
         if self._strategy is not None:
             from kwarmup.distribute import agreement
+            from kwarmup.distribute.lost import lost_worker
 
-            agreement.everywhere(model, 0)
+            with lost_worker(model):
+                agreement.everywhere(model, 0)

@@ -88,6 +88,7 @@ def run(
     say: Callable[[str], None],
     write: Callable[[str], None],
     advice: str = "--max-restarts would start all of them again",
+    settled: Callable[[int], int | None] = lambda code: None,
     environment: Mapping[str, str] = os.environ,
 ) -> int:
     """Run a command as so many workers until all of them have ended well; return the exit code.
@@ -102,6 +103,8 @@ def run(
         say: called with what there is to tell about the group.
         write: called with what the workers write.
         advice: what is said where one has failed and there are no restarts.
+        settled: told the exit code of the one that failed; returns that of the whole where another start would be of no
+            use, else `None`.
         environment: of the workers.
     """
     with _asked() as asked:
@@ -134,6 +137,9 @@ def run(
             if failed is None:
                 return 0
             code = group.codes()[failed] or 1
+            end = settled(code)
+            if end is not None:
+                return end
             if restart < restarts:
                 say(f"All {count} workers are started again ({restart + 1} of {restarts}).")
         more = f" {restarts} times" if restarts else f"; {advice}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -68,23 +69,26 @@ def command(workers: int, max_restarts: int, grace: float, command: tuple[str, .
     click.get_current_context().exit(code)
 
 
-def this_command(workers: int, advice: str) -> int:
+def this_command(workers: int, restarts: int, advice: str, settled: Callable[[int], int | None]) -> int:
     """Run the command at hand as so many workers; return its exit code. What the first one writes stands as it is.
 
     Args:
         workers: how many.
+        restarts: how often all of them may be started again.
         advice: what is said where one of them has failed.
+        settled: as for `group.run`.
     """
     from kwarmup.cli import group as processes
 
     return processes.run(
         processes.this_program(sys.argv[1:]),
         workers,
-        restarts=0,
+        restarts=restarts,
         grace=60.0,
         say=lambda text: click.echo(text, err=True),
         write=lambda line: _write(line.removeprefix("[0] ")),
         advice=advice,
+        settled=settled,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class Options:
     output: Path | None
     resume: bool
     workers: int
+    max_restarts: int
 
 
 @click.command(context_settings={"show_default": True})
@@ -129,6 +131,13 @@ class Options:
     metavar="NUMBER",
     help="Processes on this machine that share each batch, which is to divide by them; see `kwarmup launch`.",
 )
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="NUMBER",
+    help="How often the --workers are started again where one of them is lost; they go on from the last checkpoint.",
+)
 def command(**options: Any) -> None:
     """Train a network by a warmup and decay, and keep it as a SavedModel.
 
@@ -152,8 +161,9 @@ def command(**options: Any) -> None:
     checkpoints are removed when the training has come to its end.
 
     With --workers each update is the one that a single process would do, up to rounding. Ctrl-C saves the training
-    and ends it; --resume goes on, with as many workers or another number. On several machines, start the same command
-    on each with its TF_CONFIG and without --workers.
+    and ends it; --resume goes on, with as many workers or another number. With --max-restarts nobody has to: where a
+    worker is lost, all are started again and come to the same weights as without the break. On several machines, start
+    the same command on each with its TF_CONFIG and without --workers.
 
     \b
     Examples:
@@ -164,6 +174,7 @@ def command(**options: Any) -> None:
       kwarmup train --plan study/study.json
       kwarmup train --data data.npz --model my_code:build --optimizer adamw
       kwarmup train --data /usr/share/datasets/fashion-mnist --batch-size 256 --workers 2
+      kwarmup train --workers 2 --max-restarts 3
     """
     try:
         code = _train(Options(**options), _given(options))
@@ -207,12 +218,19 @@ def _train(options: Options, given: set[str]) -> int:
         raise UserError(
             "--max-device-batch: not with several workers, which have a part of each batch anyway."
         )
+    if workers == 1 and options.max_restarts:
+        raise UserError("--max-restarts: of several workers only. Write: --workers 2 beside it, or --resume.")
     data = data_sets.load(options.source)
     output = options.output or Path("saved_models") / data.name
     _check_output(output)
-    checkpoints = unfinished.folder(output, options.resume)
+    if along_workers.started_again() and not options.resume:
+        checkpoints = output / unfinished.NAME
+    else:
+        checkpoints = unfinished.folder(output, options.resume)
     if workers > 1 and not along_workers.is_one():
-        return launch.this_command(workers, "where there are checkpoints, --resume goes on from the last one")
+        advice = "where there are checkpoints, --resume goes on from the last one, and --max-restarts would by itself"
+        settled = along_workers.settled(output, checkpoints)
+        return launch.this_command(workers, options.max_restarts, advice, settled)
     console = make_console()
     with console.status("Starting TensorFlow …"):
         import_quietly()
@@ -269,7 +287,9 @@ def _carry_out(
 ) -> int:
     """Train, keep what was trained and say so; return the exit code."""
     from kwarmup.cli import models, training, unfinished
+    from kwarmup.cli.errors import first_line
     from kwarmup.cli.terminal import results_table
+    from kwarmup.distribute import WorkerLost
     from kwarmup.resume import Preempted
 
     device = {} if options.max_device_batch is None else {"max_device_batch": options.max_device_batch}
@@ -288,7 +308,7 @@ def _carry_out(
             return 0
         alone = among.on_one_device(model, another, (data.x[:1], data.y[:1]))
         version = training.keep(alone, plan, data, outcome, output, console)
-        among.wait(model)
+        unfinished.close(checkpoints, version, outcome.interrupted)
     except KeyboardInterrupt:
         shared.be_quiet()
         left = unfinished.leave(checkpoints)
@@ -298,7 +318,9 @@ def _carry_out(
         if among.chief:
             click.echo(f"Stopped by SIGTERM; the training is saved. {goes_on}", err=True)
         return int(ended.code or 0)
-    unfinished.close(checkpoints, version, outcome.interrupted)
+    except WorkerLost as error:
+        click.echo(f"{first_line(error)} {goes_on}", err=True)
+        return 1
     console.print(results_table(outcome.last))
     console.print(
         f"{outcome.updates:,} of {plan.clock.steps:,} updates in {outcome.seconds:.1f} s"
@@ -308,6 +330,8 @@ def _carry_out(
     console.print(f"Kept in {version}", markup=False, soft_wrap=True)
     if outcome.interrupted:
         console.print(goes_on)
+    with contextlib.suppress(WorkerLost):  # all is kept: who is lost now is not missed
+        among.wait(model)
     return 130 if outcome.interrupted else 0
 
 

@@ -92,8 +92,8 @@ def fit(
                 "roll_back", roll_back, "None with several workers, which cannot go back together yet",
                 'plan.fit(model, x, y, checkpoint_dir="runs/a")',
             )  # fmt: skip
-        if keeper and spread.several_workers:
-            spread.asked, keeper.agreed = lambda: keeper.asked_to_end, lambda: spread.asked_anywhere
+        if keeper:
+            spread.end_together(keeper)
         epoch = training.first_epoch
         while epoch < plan.clock.epochs and not model.stop_training:
             steps = training.begin_pass(epoch)

@@ -11,6 +11,8 @@ import keras
 
 from kwarmup import guard, identity
 from kwarmup.batches import Batches
+from kwarmup.distribute import replicas
+from kwarmup.distribute.over import current
 from kwarmup.errors import Code, value_error
 from kwarmup.finite import FiniteLoss
 from kwarmup.following import refuse
@@ -81,7 +83,8 @@ class Checkpoints(keras.callbacks.CallbackList):
         self._keeper: Keeper | None = None
         self.finite = FiniteLoss(model.optimizer, lambda: self._keeper.last if self._keeper else None)
         self._watch = contextlib.ExitStack()
-        verbose = 1 if verbose == "auto" else verbose
+        if verbose == "auto":
+            verbose = int(replicas.is_chief(getattr(model, "distribute_strategy", None)))
         shown = {"verbose": verbose, "epochs": plan.clock.epochs, "steps": None}
         super().__init__(list(callbacks), add_history=True, add_progbar=verbose != 0, model=model, **shown)
 
@@ -152,6 +155,9 @@ class Checkpoints(keras.callbacks.CallbackList):
         if not keeper.finished:
             super().on_train_begin(logs)
         keeper.begin(self)
+        spread = current(self.model)
+        if spread is not None:
+            spread.end_together(keeper)
         self._fresh = True
         # An exception may leave `fit` without a word to callbacks, so the watch looks itself whether it runs.
         self._watch.enter_context(keeper.watching_for_the_end(inspect.unwrap(keras.Model.fit).__code__))

@@ -24,6 +24,9 @@ class OneDevice:
         """Return what `fit` takes: the batches between two places, as `Batches.between` makes them."""
         return between(*where)
 
+    def end_together(self, keeper: Any) -> None:
+        """Do nothing: there is nobody else."""
+
 
 @contextlib.contextmanager
 def over(model: keras.Model, clock: Clock | None, arguments: dict[str, Any]) -> Iterator[Any]:
@@ -42,19 +45,25 @@ def over(model: keras.Model, clock: Clock | None, arguments: dict[str, Any]) -> 
     few = clock is None or smallest(clock) < replicas.count(model)
     with over_replicas(model, few) as spread:
         spread.take(arguments)
-        _SPREAD[id(model)] = spread
-        try:
-            yield spread
-        finally:
-            del _SPREAD[id(model)]
+        yield spread
 
 
 #: The models that train over replicas now.
 _SPREAD: dict[int, Any] = {}
 
 
+@contextlib.contextmanager
+def known(spread: Any) -> Iterator[None]:
+    """While inside, `current` finds what a model is spread by."""
+    _SPREAD[id(spread.model)] = spread
+    try:
+        yield
+    finally:
+        del _SPREAD[id(spread.model)]
+
+
 def current(model: keras.Model) -> Any:
-    """Return the `Spread` of a model that `Plan.fit` trains over replicas at the moment, else `None`."""
+    """Return the `Spread` of a model whose `fit` runs over replicas at the moment, else `None`."""
     return _SPREAD.get(id(model))
 
 

@@ -13,6 +13,7 @@ from keras import tree
 from kwarmup import pipeline
 from kwarmup.distribute import replicas, step
 from kwarmup.distribute.lost import lost_worker
+from kwarmup.distribute.over import known
 from kwarmup.distribute.shares import Shares, endless
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.micro_batches.share import check_losses
@@ -57,6 +58,11 @@ class Spread:
             weigh = by_class(self._class_weight)
             dataset = dataset.map(lambda piece: piece._replace(data=weigh(*piece.data)))
         return self._distributed(dataset)
+
+    def end_together(self, keeper: Any) -> None:
+        """Let all workers end behind the same update, where one of them is asked to."""
+        if self.several_workers:
+            self.asked, keeper.agreed = lambda: keeper.asked_to_end, lambda: self.asked_anywhere
 
     def train_function(self, measures: bool = False) -> Callable[[Any], dict[str, Any]]:
         """Return what `fit` calls with an iterator for each execution, as the model is compiled now."""
@@ -163,7 +169,7 @@ def over_replicas(model: Any, may_be_empty: bool) -> Iterator[Spread]:
         make_test_function,
     )
     try:
-        with built_beforehand(model):
+        with built_beforehand(model), known(spread):
             yield spread
     finally:
         del vars(model)["make_train_function"], vars(model)["make_test_function"]

@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 
 PROGRAM = Path(__file__).parent / "faulty.py"
+TRAININGS = ("planned", "checkpoints", "backup")
 
 
 def command(folder, *arguments, launch=()):
-    checkpoints, result = str(folder / "checkpoints"), str(folder / "{}.npz")
     launcher = [sys.executable, "-m", "kwarmup", "launch", "--workers", "2", *launch, "--"]
-    return [*launcher, sys.executable, str(PROGRAM), checkpoints, result, *arguments]
+    return [*launcher, sys.executable, str(PROGRAM), str(folder), *arguments]
 
 
 def launched(folder, *arguments, launch=()):
-    return subprocess.run(
+    done = subprocess.run(
         command(folder, *arguments, launch=launch), capture_output=True, text=True, timeout=400
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stderr
 
 
 def different(one, other):
@@ -33,16 +35,17 @@ def different(one, other):
 @pytest.mark.slow
 def test_killed_and_ended_workers_come_to_the_same_weights(tmp_path):
     """A worker is killed, then the chief, then all are asked to end; each start of two workers takes seconds."""
-    (tmp_path / "whole").mkdir()
-    done = launched(tmp_path / "whole")
-    assert done.returncode == 0, done.stdout + done.stderr
-    undisturbed, one = (np.load(tmp_path / "whole" / f"{number}.npz") for number in range(2))
-    assert different(undisturbed, one) == []
-    a_difference_is_seen(undisturbed)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir(), broken.mkdir()
+    launched(whole)
+    undisturbed = {name: np.load(whole / f"{name}-0.npz") for name in TRAININGS}
+    for name, arrays in undisturbed.items():
+        assert different(arrays, np.load(whole / f"{name}-1.npz")) == []
+    a_difference_is_seen(undisturbed["planned"])
 
     # The one that is left over waits for the other until TensorFlow misses its heartbeats, or for the grace.
-    kills = ("--kill", "0:1:7", "1:0:9", "--pause", "2:6")
-    program = command(tmp_path, *kills, launch=("--max-restarts", "2", "--grace", "15"))
+    kills = ("--kill", "0:1:planned:7", "1:0:planned:9", "--pause", "2:planned:6")
+    program = command(broken, *kills, launch=("--max-restarts", "2", "--grace", "15"))
     code, said = told_to_end(program)
     assert code == 128 + signal.SIGTERM, said
     for words in (
@@ -54,13 +57,20 @@ def test_killed_and_ended_workers_come_to_the_same_weights(tmp_path):
     ):
         assert words in said, said
     assert "is killed" not in said.partition("SIGTERM")[2]
-    (checkpoint, *_) = sorted((tmp_path / "checkpoints").glob("step-*"), reverse=True)
-    assert int(checkpoint.name[5:]) % 4 != 0, "saved because it was asked to"
+    saved_where_asked(broken / "planned")
 
-    done = launched(tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for number in range(2):
-        assert different(undisturbed, np.load(tmp_path / f"{number}.npz")) == []
+    # The rest of it; then one worker alone is asked to end, and both save; then the chief is killed.
+    faults = ("--end", "0:1:checkpoints:5", "--kill", "1:0:backup:9")
+    said = launched(broken, *faults, launch=("--max-restarts", "2", "--grace", "15"))
+    assert " has ended with code 143." in said and "Worker 0 has ended with code 137." in said
+    for name, arrays in undisturbed.items():
+        for number in range(2):
+            assert different(arrays, np.load(broken / f"{name}-{number}.npz")) == [], (name, number)
+
+
+def saved_where_asked(checkpoints):
+    (checkpoint, *_) = sorted(checkpoints.glob("step-*"), reverse=True)
+    assert int(checkpoint.name[5:]) % 4 != 0, "saved because it was asked to"
 
 
 def told_to_end(program):

@@ -125,6 +125,17 @@ def tensorflow_memory_limit(device: str) -> int | None:
     return None
 
 
+def slurm_nodes(hosts: str, tasks: str) -> tuple[list[str], list[int]]:
+    """Return the hosts that Slurm's notation names, in its order, and how many tasks each of them has.
+
+    TensorFlow's `SlurmClusterResolver`, the public door, wants a GPU for each task: it fails without `nvidia-smi`, and
+    where there are fewer GPUs than tasks. And it orders hosts by their letters, `n10` before `n9`, as Slurm does not.
+    """
+    from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver as slurm
+
+    return slurm.expand_hostlist(hosts), slurm.expand_tasks_per_node(tasks)
+
+
 def tracked(thing: keras.Model | keras.optimizers.Optimizer) -> dict[str, Any]:
     """Return what a model or an optimizer knows about its own: the lists that its variables and metrics are in.
 

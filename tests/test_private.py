@@ -21,6 +21,7 @@ from kwarmup.private import (
     schedule_of,
     second_moments,
     shared_seed_generator,
+    slurm_nodes,
     summed_beforehand,
     tensorflow_memory_limit,
     tensorflow_seeds,
@@ -178,6 +179,10 @@ def test_tensorflow_tells_the_memory_of_a_device():
     limit = tensorflow_memory_limit("/job:localhost/replica:0/task:0/device:CPU:0")
     assert isinstance(limit, int) and limit > 0
     assert tensorflow_memory_limit("GPU:7") is None
+
+
+def test_the_nodes_of_slurm_are_read_in_its_order():
+    assert slurm_nodes("n[9-10],m3", "2(x2),1") == (["n9", "n10", "m3"], [2, 2, 1])
 
 
 def test_the_inputs_of_an_export_are_worked_out_as_keras_does(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from kwarmup.distribute import cluster as clusters
+from kwarmup.distribute import slurm
 from kwarmup.distribute.rendezvous import meet
 from kwarmup.errors import value_error
 
@@ -84,20 +85,19 @@ def _workers(timeout: float) -> Any:
     import tensorflow as tf
 
     found = clusters.read()
-    resolver: Any = None
-    if found is None and int(os.environ.get("SLURM_NTASKS", os.environ.get("SLURM_NPROCS", "1"))) > 1:
-        # Slurm lets TensorFlow find the nodes; several tasks on one node have a port each.
-        if "SLURM_PROCID" not in os.environ:
-            return None  # in the batch script itself, which trains nothing
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
-        spec = resolver.cluster_spec().as_dict()
-        addresses = tuple(spec[resolver.task_type])
-        found = clusters.Cluster(addresses, resolver.task_id)
-    if found is None or len(found.workers) == 1:
+    by_slurm = None if found is not None else slurm.read()
+    cluster = found or by_slurm
+    if cluster is None or len(cluster.workers) == 1:
         return None
-    meet(found, timeout)
-    if resolver is None:
+    meet(cluster, timeout)
+    if by_slurm is None:
         return tf.distribute.MultiWorkerMirroredStrategy()
+    devices = slurm.gpus(tf.config.get_visible_devices("GPU"))
+    tf.config.set_visible_devices(devices, "GPU")
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(by_slurm.workers)}), task_type="worker", task_id=by_slurm.number,
+        num_accelerators={"GPU": len(devices)}, rpc_layer="grpc",
+    )  # fmt: skip
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from kwarmup.cli import group
 from kwarmup.cli.group import free_ports
-from kwarmup.distribute import WorkerMissing
+from kwarmup.distribute import WorkerMissing, slurm
 from kwarmup.distribute.cluster import Cluster, read
 from kwarmup.distribute.rendezvous import meet
 
@@ -65,6 +65,77 @@ def test_what_is_wrong_is_said(environment, said):
     with pytest.raises(ValueError, match="^`TF_CONFIG`: expected ") as error:
         read(environment)
     assert said in str(error.value) and "Write: TF_CONFIG='{" in str(error.value)
+
+
+# As Slurm 22.05 says it: to a task of a step on one node, and to the batch script around it.
+STEP = {
+    "SLURM_JOB_ID": "1203", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2",
+    "SLURM_STEP_NODELIST": "vm", "SLURM_PROCID": "1", "SLURM_NODEID": "0", "SLURM_LOCALID": "1",
+    "SLURM_DISTRIBUTION": "block",
+}  # fmt: skip
+BATCH = {
+    "SLURM_JOB_ID": "1203",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_NODEID": "0",
+    "SLURM_LOCALID": "0",
+}
+TWO_NODES = {
+    **STEP,
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+    "SLURM_STEP_NODELIST": "n[9-10]",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "workers", "number"),
+    [
+        (STEP, ["vm:10096", "vm:10097"], 1),
+        (TWO_NODES, ["n9:10096", "n9:10097", "n10:10096", "n10:10097"], 1),
+        (
+            {
+                **TWO_NODES,
+                "SLURM_PROCID": "2",
+                "SLURM_NODEID": "1",
+                "SLURM_LOCALID": "0",
+                "SLURM_JOB_ID": "1204",
+            },
+            ["n9:10128", "n9:10129", "n10:10128", "n10:10129"],
+            2,
+        ),
+    ],
+)
+def test_tasks_of_slurm(environment, workers, number):
+    assert slurm.read(environment) == Cluster(tuple(workers), number)
+
+
+@pytest.mark.parametrize("environment", [{}, BATCH, {**STEP, "SLURM_STEP_NUM_TASKS": "1"}])
+def test_a_batch_script_and_a_lone_task_are_no_workers(environment):
+    assert slurm.read(environment) is None
+
+
+def test_tasks_of_slurm_that_are_dealt_out_in_turn_are_refused():
+    environment = {**TWO_NODES, "SLURM_NODEID": "1", "SLURM_LOCALID": "0", "SLURM_DISTRIBUTION": "cyclic"}
+    with pytest.raises(ValueError, match="Received: cyclic, with task 1 as number 0 of node 1") as error:
+        slurm.read(environment)
+    assert "Write: srun --distribution=block" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("visible", "on_node", "mine"),
+    [
+        ("abcd", "4", "cd"),
+        ("abc", "3", "b"),
+        ("cd", "4", "cd"),
+        ("a", "1", "a"),
+        ("", None, ""),
+        ("ab", None, "ab"),
+    ],
+)
+def test_gpus_that_all_tasks_of_a_node_see_are_shared_out(visible, on_node, mine):
+    environment = STEP if on_node is None else {**STEP, "SLURM_GPUS_ON_NODE": on_node}
+    assert list(slurm.gpus(list(visible), environment)) == list(mine)
 
 
 def meeting(addresses, seconds=10.0, numbers=None, late=()):

@@ -12,6 +12,7 @@ from keras import tree
 
 from kwarmup import pipeline
 from kwarmup.distribute import replicas, step
+from kwarmup.distribute.executions import Executions
 from kwarmup.distribute.lost import lost_worker
 from kwarmup.distribute.over import known
 from kwarmup.distribute.shares import Shares, endless
@@ -31,6 +32,7 @@ class Spread:
     def __init__(self, model: Any, may_be_empty: bool):
         self.model, self.strategy, self.may_be_empty = model, model.distribute_strategy, may_be_empty
         self.shares: Shares = replicas.shares(self.strategy)
+        self._executions = Executions(self.strategy, model.steps_per_execution, model.run_eagerly)
         self.several_workers = self.shares.several_workers
         self.chief = replicas.is_chief(self.strategy)
         #: Asked before each update: whether this process is to end.
@@ -115,17 +117,15 @@ class Spread:
             counted: whether it is known elsewhere how many are asked for; else there must be an end.
         """
         pieces = self.shares.of_batches(batches)
+        # An execution of several steps looks for the end by itself.
+        counted = counted or self.model.steps_per_execution > 1
         return self._distributed(endless(pieces) if counted else pieces)
 
     def _distributed(self, dataset: Any) -> Any:
         return self.strategy.distribute_datasets_from_function(lambda _: dataset)
 
     def _execution(self, run: Callable[..., dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-        @tf.autograph.experimental.do_not_convert
-        def one(iterator: Any, *asked: Any) -> dict[str, Any]:
-            return run(iterator.get_next(), *asked)
-
-        compiled: Any = one if self.model.run_eagerly else tf.function(one, reduce_retracing=True)
+        compiled: Any = self._executions.of(run)
 
         def among_workers(iterator: Any) -> dict[str, Any]:
             with lost_worker(self.model):
@@ -221,9 +221,4 @@ def _check_model(model: Any) -> None:
         raise value_error(
             "jit_compile", True, "False, since TensorFlow does not compile what replicas say to each other",
             'model.compile(..., jit_compile="auto")',
-        )  # fmt: skip
-    if model.steps_per_execution != 1:
-        raise value_error(
-            "steps_per_execution", model.steps_per_execution, "1 over several replicas",
-            "model.compile(..., steps_per_execution=1)",
         )  # fmt: skip

@@ -102,7 +102,9 @@ def masked(strategy):
     with strategy.scope():
         model = keras.Sequential([keras.layers.Embedding(9, 4, mask_zero=True), keras.layers.Dense(3)])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.SGD(plan.learning_rate, momentum=0.5), loss, metrics=["accuracy"])
+        optimizer = keras.optimizers.SGD(plan.learning_rate, momentum=0.5)
+        # Six steps in a pass: the second execution is cut short.
+        model.compile(optimizer, loss, metrics=["accuracy"], steps_per_execution=4)
     return model, plan.on(strategy).fit(model, WORDS, CLASSES, verbose=0)
 
 
@@ -158,7 +160,13 @@ def plain(strategy):
         # The shuffling of arrays is seeded by `set_random_seed`: all workers draw the same order.
         model.fit(X[:64], Y[:64], batch_size=64, verbose=0)
         evaluated = model.evaluate(X, Y, batch_size=30, verbose=0)
+    with strategy.scope():
+        model.compile(model.optimizer, "mse", metrics=["mae"], steps_per_execution=3)
+    with distribute.plain_fit(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        together = model.fit(unknown, epochs=2, shuffle=False, callbacks=[said], verbose=0)
     history.history |= {"seen": seen, "more": more.history["loss"], "evaluated": evaluated}
+    history.history |= {"together": together.history["loss"]}
     return model, history
 
 

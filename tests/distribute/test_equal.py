@@ -17,7 +17,6 @@ LAUNCH = [sys.executable, "-m", "kwarmup", "launch", "--workers", "2", "--"]
 
 #: What is refused over two devices, and what is said then.
 REFUSED = {
-    "steps_per_execution": "`steps_per_execution`: expected 1 over several replicas",
     "jit_compile": "`jit_compile`: expected False",
     "train_step": "a OwnStep with a train_step of its own",
     "max_device_batch": "`max_device_batch`: expected a model on one device",

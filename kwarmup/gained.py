@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, final
 
 import keras
@@ -55,11 +57,24 @@ class Gained(LearningRateSchedule):
             )
             for name, (dtype, first) in _STATE.items()
         }
+        self._held: dict[str, Any] | None = None
+
+    @contextlib.contextmanager
+    def holding(self, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """While inside, the variables are read as these values, and what is assigned to them changes the yielded ones.
+
+        For JAX, whose compiled steps take a variable for a constant, and hand on what they are given instead.
+        """
+        self._held = dict(values)
+        try:
+            yield self._held
+        finally:
+            self._held = None
 
     def __call__(self, step: Any) -> Any:
         # Not at the optimizer's step, which counts updates with the large batch.
-        tick = self.state["whole"] * self.learning_rate.curve.parts
-        return ops.multiply(self.learning_rate(tick), self.state["gain"])
+        tick = self._read("whole") * self.learning_rate.curve.parts
+        return ops.multiply(self.learning_rate(tick), self._read("gain"))
 
     @property
     def step(self) -> float:
@@ -73,8 +88,7 @@ class Gained(LearningRateSchedule):
 
     def seen(self, count: Any) -> None:
         """Note how many examples a batch holds; the largest is a full one."""
-        largest = self.state["largest"]
-        largest.assign(ops.maximum(largest, ops.cast(count, "float32")))
+        self._write("largest", ops.maximum(self._read("largest"), ops.cast(count, "float32")))
 
     def measure(self, squares: Any, square: Any, count: Any, away: Any, *, parts: int, scale: float) -> None:
         """Take in what a batch shows that was `seen`, in front of its update: the gain that this has.
@@ -87,20 +101,20 @@ class Gained(LearningRateSchedule):
             parts: into how many it was cut.
             scale: how many base batches a full batch holds.
         """
-        state = self.state
         trace, squared_norm = noise.two_sizes(squares, square, count / parts, count)
         # Under a loss scale a gradient may overflow; the last batch of a pass may hold fewer examples than parts.
         known = ops.logical_and(ops.isfinite(trace + squared_norm), count >= parts)
         decay = max(1 - scale / 1000, 0.0)
         for name, new in (("trace", trace), ("squared_norm", squared_norm)):
             # Begun at 0, both are too small by the same factor, which their ratio does not show.
-            state[name].assign(ops.where(known, decay * state[name] + (1 - decay) * new, state[name]))
-        agreed = ops.where(away < SAME, state["agreed"] + 1.0, -np.inf)
-        state["agreed"].assign(ops.where(known, agreed, state["agreed"]))
+            before = self._read(name)
+            self._write(name, ops.where(known, decay * before + (1 - decay) * new, before))
+        agreed = ops.where(away < SAME, self._read("agreed") + 1.0, -np.inf)
+        self._write("agreed", ops.where(known, agreed, self._read("agreed")))
         # A batch that is not full is worth less.
-        share = ops.maximum(scale * count / state["largest"], 1.0)
-        variance = state["trace"] * scale / state["largest"]
-        state["gain"].assign(noise.gain(variance, state["squared_norm"], share, ops))
+        share = ops.maximum(scale * count / self._read("largest"), 1.0)
+        variance = self._read("trace") * scale / self._read("largest")
+        self._write("gain", noise.gain(variance, self._read("squared_norm"), share, ops))
 
     def updated(self, updates: Any) -> None:
         """Go on by the gain behind an update; by nothing behind a step without one.
@@ -108,13 +122,12 @@ class Gained(LearningRateSchedule):
         Args:
             updates: 1 or 0.
         """
-        state = self.state
         done = ops.cast(updates, "float32")
-        state["used"].assign(ops.where(done > 0, self(0), state["used"]))
-        part = state["part"] + state["gain"] * done
+        self._write("used", ops.where(done > 0, self(0), self._read("used")))
+        part = self._read("part") + self._read("gain") * done
         whole = ops.floor(part)
-        state["whole"].assign_add(ops.cast(whole, state["whole"].dtype))
-        state["part"].assign(part - whole)
+        self._write("whole", self._read("whole") + ops.cast(whole, self.state["whole"].dtype))
+        self._write("part", part - whole)
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs, as plain data."""
@@ -130,6 +143,15 @@ class Gained(LearningRateSchedule):
 
     def __repr__(self) -> str:
         return f"Gained({self.learning_rate!r}, step={self.step:g}, gain={self._value('gain').item():g})"
+
+    def _read(self, name: str) -> Any:
+        return self.state[name].value if self._held is None else self._held[name]
+
+    def _write(self, name: str, value: Any) -> None:
+        if self._held is None:
+            self.state[name].assign(value)
+        else:
+            self._held[name] = ops.cast(value, self.state[name].dtype)
 
     def _value(self, name: str) -> np.ndarray:
         return ops.convert_to_numpy(self.state[name])

@@ -36,7 +36,6 @@ def measuring(
             that is a mean over examples. It costs little. Otherwise the parts are measured beside the
             step, which stays exactly as it is: a gradient more, and what layers and metrics did is undone.
         before: what to do with the figures just before the update, whose learning rate may follow from them.
-            It may assign to variables of its own, so it is not for JAX.
     """
     train, optimizer = model.train_step, model.optimizer
     stateless = keras.backend.backend() == "jax"

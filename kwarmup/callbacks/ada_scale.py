@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from kwarmup import scaled
+from kwarmup.distribute import replicas
 from kwarmup.errors import Code, value_error
 from kwarmup.gained import Gained
 from kwarmup.length import number
@@ -37,10 +38,10 @@ class AdaScale(keras.callbacks.Callback):
     The schedule stays in the optimizer with all that is known; a saved model keeps it, and training goes on with it in
     another `fit` with this callback. Logs have `gain` and `base_step` for each epoch.
 
-    It is for TensorFlow and torch. `plan.fit(model, x, y, callbacks=[AdaScale(scale=8)])`, with a plan for the base
-    batch, trains with `scale` times that and passes over the data until the schedule ends; with a `checkpoint_dir` it
-    goes on bit for bit. In Keras's own `fit`, batch size and epochs are yours to give, as below. With several updates
-    an execution training may go on past the end by as many.
+    `plan.fit(model, x, y, callbacks=[AdaScale(scale=8)])`, with a plan for the base batch, trains with `scale` times
+    that and passes over the data until the schedule ends; with a `checkpoint_dir` it goes on bit for bit, and so it
+    does among the callbacks of `Checkpoints`. In Keras's own `fit`, batch size and epochs are yours to give, as below.
+    With several updates an execution training may go on past the end by as many.
 
     Args:
         scale: the batch size in `fit` over that of the schedule, 1 or more. With 1 nothing changes.
@@ -50,7 +51,7 @@ class AdaScale(keras.callbacks.Callback):
     Raises:
         TypeError: if an argument is no number.
         ValueError: if one is out of range; when training begins, if the optimizer has no kwarmup schedule, one whose
-            batch size moves or whose end is unknown, the model is spread over replicas, or on JAX; if in `Plan.fit`
+            batch size moves or whose end is unknown, or if the model is spread over devices; if in `Plan.fit`
             something else moves the batch size too; behind the first update, if the batch is not `scale` times that
             of the schedule's clock.
 
@@ -158,7 +159,7 @@ class AdaScale(keras.callbacks.Callback):
         way = "plain" if self.scale == 1 else way
         if way not in self._functions:
             step = self._step(way)
-            self._functions[way] = step, function_of(model, step)
+            self._functions[way] = step, self._function(step)
         self._begun = True
         run_next(model, *self._functions[way], behind=lambda logs: logs.pop(FIGURES, None))
 
@@ -183,7 +184,7 @@ class AdaScale(keras.callbacks.Callback):
         if logs is not None:
             logs["gain"], logs["base_step"] = self._known("gain"), self._gained.step
 
-    def _step(self, way: str) -> Callable[[Any], dict[str, Any]]:
+    def _step(self, way: str) -> Callable[..., Any]:
         model, gained = self.model, self._gained
 
         def measure(*figures: Any) -> None:
@@ -201,24 +202,43 @@ class AdaScale(keras.callbacks.Callback):
             gained.updated(ops.subtract(model.optimizer.iterations, before))
             return logs
 
-        return adapted
+        def adapted_on_jax(state: Any, data: Any) -> tuple[Any, Any]:
+            *state, values = state
+            with gained.holding(values) as held:
+                gained.seen(examples_in(data))
+                before = _iterations(model, state)
+                logs, state = step(tuple(state), data)
+                gained.updated(_iterations(model, state) - before)
+            return logs, (*state, held)
+
+        return adapted_on_jax if keras.backend.backend() == "jax" else adapted
+
+    def _function(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what `fit` is to call for a step."""
+        function, variables = function_of(self.model, step), self._gained.state
+        if keras.backend.backend() != "jax":
+            return function
+
+        def carried(state: Any, iterator: Any) -> tuple[Any, Any]:
+            values = {name: variable.value for name, variable in variables.items()}
+            logs, (*state, values) = function((*state, values), iterator)
+            for name, value in values.items():
+                variables[name].assign(value)
+            return logs, tuple(state)
+
+        return carried
 
     def _known(self, name: str) -> float:
         return float(ops.convert_to_numpy(self._gained.state[name]))
 
     def _check_device(self) -> None:
-        if keras.backend.backend() == "jax":
-            raise value_error(
-                "callbacks",
-                Code("AdaScale on JAX, whose compiled steps take such variables for constants"),
-                "the backend TensorFlow or torch",
-                "KERAS_BACKEND=tensorflow",
-            )
-        replicas = getattr(getattr(self.model, "distribute_strategy", None), "num_replicas_in_sync", 1)
-        if replicas != 1:
+        count = replicas.count(self.model)
+        laid_out = keras.distribution.distribution() is not None
+        if count != 1 or laid_out:
+            how = "laid out by keras.distribution" if laid_out else f"spread over {count} replicas"
             raise value_error(
                 "model",
-                Code(f"{self.model.name}, spread over {replicas} replicas"),
+                Code(f"{self.model.name}, {how}"),
                 "a model on one device",
                 "model.fit(x, y) without AdaScale",
             )
@@ -238,6 +258,12 @@ class AdaScale(keras.callbacks.Callback):
                 f"plan.fit(model, x, y, callbacks=[AdaScale(scale={self.scale!r})]), or "
                 f"model.fit(x, y, batch_size={math.ceil(wanted / parts)}, callbacks=[AdaScale(scale={self.scale!r})])",
             )
+
+
+def _iterations(model: keras.Model, state: Any) -> Any:
+    """Return the updates so far, by the values that a step on JAX is given."""
+    with keras.StatelessScope(list(zip(model.optimizer.variables, state[2], strict=True))):
+        return ops.add(model.optimizer.iterations, 0)
 
 
 def _steps_of(schedule: Schedule) -> int:

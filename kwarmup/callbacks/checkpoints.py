@@ -11,11 +11,13 @@ import keras
 
 from kwarmup import guard, identity
 from kwarmup.batches import Batches
+from kwarmup.clock import Clock
 from kwarmup.distribute import replicas
 from kwarmup.distribute.over import current
 from kwarmup.errors import Code, value_error
 from kwarmup.finite import FiniteLoss
 from kwarmup.following import refuse
+from kwarmup.pace import Pace
 from kwarmup.plan import Plan
 from kwarmup.private import build
 from kwarmup.resume import Keeper, Preempted
@@ -34,7 +36,8 @@ class Checkpoints(keras.callbacks.CallbackList):
     Keras keeps the length of the first epoch for all others. So a pass that was left in its middle is read
     again from its beginning, without training on what was trained on; callbacks hear nothing of that. And where
     passes differ in length, the whole run is one epoch of Keras, as in `plan.fit_arguments`: it goes on
-    in its middle all the same, but validation and the history have one entry. `plan.fit` has true epochs.
+    in its middle all the same, but validation and the history have one entry. `plan.fit` has true epochs. With
+    `AdaScale` among the callbacks the batches are as many times those of the plan.
 
     Args:
         checkpoint_dir: a folder for checkpoints, made where there is none.
@@ -47,8 +50,8 @@ class Checkpoints(keras.callbacks.CallbackList):
         verbose: 0 for no progress bar.
 
     Raises:
-        ValueError: if the model does not fit the plan; from `batches`, if the folder cannot be written or
-            holds checkpoints of another training.
+        ValueError: if the model does not fit the plan, or several callbacks set the batch size; from `batches`, if
+            the folder cannot be written or holds checkpoints of another training.
 
     Example:
 
@@ -78,6 +81,7 @@ class Checkpoints(keras.callbacks.CallbackList):
         refuse(plan.follows)
         guard.check_model(plan, model)
         self.plan = plan
+        self._pace = Pace(plan, callbacks)
         self._folder, self._every, self._on_change = checkpoint_dir, save_every, on_change
         self._given = list(callbacks)
         self._keeper: Keeper | None = None
@@ -105,11 +109,15 @@ class Checkpoints(keras.callbacks.CallbackList):
                 executions of several steps do not divide an epoch.
         """
         model = self.model
-        facts = identity.of_training("Checkpoints", (x, y, sample_weight), seed, self._given)
-        keeper = Keeper(self._folder, self._every, self.plan, model, facts, self._on_change)
+        facts = (
+            identity.of_training("Checkpoints", (x, y, sample_weight), seed, self._given) | self._pace.facts
+        )
+        keeper = Keeper(
+            self._folder, self._every, self.plan, model, facts, self._on_change, paced=self._pace.paced
+        )
         self.plan = keeper.plan
         guard.check_model(self.plan, model)
-        clock = self.plan.clock
+        clock = self._clock
         batches = Batches(clock, x, y, sample_weight, seed)
         if keras.backend.backend() == "tensorflow":
             build(model, batches.peek())  # elsewhere `fit` does so before it can be restored
@@ -152,7 +160,9 @@ class Checkpoints(keras.callbacks.CallbackList):
     def on_train_begin(self, logs: Any = None) -> None:
         keeper = self._found()
         self._silent = 0
-        if not keeper.finished:
+        if keeper.finished:
+            self._pace.put_in_place()
+        else:
             super().on_train_begin(logs)
         keeper.begin(self)
         spread = current(self.model)
@@ -193,14 +203,14 @@ class Checkpoints(keras.callbacks.CallbackList):
         done = self._epoch * self._steps + last + 1
         self.finite.updated(logs, done // self.plan.clock.gradient_accumulation_steps, self._epoch)
         with self._handing_back():
-            self._found().batch_ended(last + 1)
+            self._found().batch_ended(last + 1, self._pace.is_over())
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.finite.check()
         super().on_epoch_end(epoch, logs)
         if not self.model.stop_training:
-            passes = self.plan.clock.epochs if self._one_epoch else epoch + 1
-            guard.check_updates(self.plan, self.model.optimizer, passes - 1)
+            passes = self._clock.epochs if self._one_epoch else epoch + 1
+            guard.check_updates(self._pace.paced(self.plan), self.model.optimizer, passes - 1)
         with self._handing_back():
             self._found().pass_ended(last=epoch + 1 == self._epochs or self.model.stop_training)
 
@@ -210,9 +220,14 @@ class Checkpoints(keras.callbacks.CallbackList):
             keeper.restore()  # Keras has put averaged weights in place once more
         else:
             super().on_train_end(logs)
-            keeper.training_ended()
+            keeper.training_ended(self._pace.is_over())
         self._keeper = None
         self._watch.close()
+
+    @property
+    def _clock(self) -> Clock:
+        """Of the batches that are trained on."""
+        return self._pace.paced(self.plan).clock
 
     def _found(self) -> Keeper:
         if self._keeper is None:

@@ -9,6 +9,7 @@ from keras import ops
 
 from kwarmup import (
     AdaScale,
+    Checkpoints,
     Clock,
     NoiseScaleMonitor,
     Plan,
@@ -26,9 +27,6 @@ from kwarmup import (
 )
 from kwarmup.gained import Gained
 from kwarmup.scaled import unscaled
-
-JAX = keras.backend.backend() == "jax"
-trains = pytest.mark.skipif(JAX, reason="AdaScale refuses JAX, which has a test of its own")
 
 FEATURES, N = 4, 256
 DRAW = np.random.default_rng(0)
@@ -111,7 +109,6 @@ class Watch(keras.callbacks.Callback):
         self.rates.append(gained.used)
 
 
-@trains
 @pytest.mark.backend
 def test_with_a_scale_of_1_training_is_what_it_was():
     plain = make_model(Schedule(LINE))
@@ -125,7 +122,6 @@ def test_with_a_scale_of_1_training_is_what_it_was():
     assert history == plain_history
 
 
-@trains
 @pytest.mark.backend
 def test_with_nothing_but_noise_the_schedule_goes_on_by_the_scale():
     # Weights of 0, and targets whose halves cancel each other.
@@ -143,7 +139,6 @@ def test_with_nothing_but_noise_the_schedule_goes_on_by_the_scale():
     assert updates(model) == 11
 
 
-@trains
 @pytest.mark.backend
 def test_without_noise_nothing_is_gained():
     x, y = np.ones((N, FEATURES), "float32"), np.ones((N, 1), "float32")
@@ -178,7 +173,6 @@ def test_on_a_noisy_quadratic_the_schedule_ends_between_the_extremes():
             assert np.mean(watch.gains[-20:]) > 1.5 * np.mean(watch.gains[1:10])
 
 
-@trains
 @pytest.mark.backend
 @pytest.mark.parametrize("way", ["parts", "beside"])
 def test_but_for_the_learning_rate_training_is_the_plain_one(way):
@@ -203,7 +197,6 @@ def test_but_for_the_learning_rate_training_is_the_plain_one(way):
     assert history["gain"][-1] > 1
 
 
-@trains
 def test_a_batch_that_is_not_full_is_worth_less():
     x, y = (
         np.ones((80, FEATURES), "float32"),
@@ -327,7 +320,6 @@ CLOCK = Clock(examples=N, epochs=3, batch_size=16)
 MOVING = Clock(examples=N, epochs=3, batch_size=16 * (hold(epochs=1) >> hold(2)))
 
 
-@trains
 @pytest.mark.parametrize(
     ("run", "words"),
     [
@@ -387,18 +379,24 @@ class Crashes(keras.callbacks.Callback):
         self.meet("over")
 
 
+LAYERS = [lambda: keras.layers.Dense(3, "tanh"), lambda: keras.layers.Dropout(0.2, seed=1)]
+JAX = keras.backend.backend() == "jax"
+
+
+def callbacks_of(scale=4):
+    # On JAX each factor is compiled anew.
+    return [*[PlateauDecay("loss", patience=1, factor=0.5)] * (not JAX), AdaScale(scale=scale), Crashes()]
+
+
 def train_by(plan, scale=4, **arguments):
-    layers = [lambda: keras.layers.Dense(3, "tanh"), lambda: keras.layers.Dropout(0.2, seed=1)]
-    model = make_model(plan.learning_rate, *layers)
-    callbacks = [PlateauDecay("loss", patience=1, factor=0.5), AdaScale(scale=scale), Crashes()]
-    callbacks += arguments.pop("beside", [])
+    model = make_model(plan.learning_rate, *LAYERS)
+    callbacks = [*callbacks_of(scale), *arguments.pop("beside", [])]
     history = plan.fit(
         model, X[:250], Y[:250], verbose=0, callbacks=callbacks, validation_data=(X, Y), **arguments
     )
     return [values(model), history.history, history.epoch, unscaled(model.optimizer).get_config()["state"]]
 
 
-@trains
 @pytest.mark.backend
 def test_plan_fit_trains_as_fit_does_with_a_large_batch():
     plan, found = PLAN.replace(gradient_accumulation_steps=2), []
@@ -419,13 +417,12 @@ def test_plan_fit_trains_as_fit_does_with_a_large_batch():
     assert steps[-2] < 48 <= steps[-1] and len(steps) % 8, "it ends with the schedule, within a pass"
 
 
-@trains
 @pytest.mark.backend
 def test_under_plan_fit_it_goes_on_bit_for_bit(tmp_path):
     expected = train_by(PLAN, checkpoint_dir=tmp_path / "undisturbed", save_every=3)
     updates_done = len(expected[2]) * 4
     assert 48 / 4 <= updates_done < 48 and expected[1]["gain"][-1] > 1
-    for place in ((1, 2), ("behind the last update",), ("over",)):
+    for place in ((1, 2), ("behind the last update",), ("over",))[: 2 if JAX else None]:
         Crashes.place = place
         with pytest.raises(Exception, match="Crash|batch") as crash:
             train_by(PLAN, checkpoint_dir=tmp_path / "crashed", save_every=3)
@@ -437,7 +434,36 @@ def test_under_plan_fit_it_goes_on_bit_for_bit(tmp_path):
         train_by(PLAN, scale=8, checkpoint_dir=tmp_path / "crashed")
 
 
-@trains
+def train_beside_checkpoints(folder):
+    model = make_model(PLAN.learning_rate, *LAYERS)
+    training = Checkpoints(folder, PLAN, model, callbacks_of(), save_every=3, verbose=0)
+    batches = training.batches(X[:250], Y[:250])
+    history = model.fit(batches, **training.fit_arguments, validation_data=(X, Y))
+    return [values(model), history.history, history.epoch, unscaled(model.optimizer).get_config()["state"]]
+
+
+@pytest.mark.backend
+def test_with_checkpoints_in_keras_own_fit_it_goes_on_bit_for_bit(tmp_path):
+    expected = train_beside_checkpoints(tmp_path / "undisturbed")
+    if not JAX:
+        assert repr(expected) == repr(train_by(PLAN)), "the same training as under Plan.fit"
+    for place in [(0, 3), (1, 2), ("behind the last update",), ("over",)][
+        1 if JAX else 0 : 3 if JAX else None
+    ]:
+        Crashes.place = place
+        with pytest.raises(Exception, match="Crash|batch") as crash:
+            train_beside_checkpoints(tmp_path / "crashed")
+        assert Crashes.place is None, crash.value
+    for _ in range(1 if JAX else 2):  # to its end, and then it is over already
+        assert repr(train_beside_checkpoints(tmp_path / "crashed")) == repr(expected)
+
+
+def test_beside_checkpoints_one_callback_sets_the_batch_size(tmp_path):
+    model = make_model(PLAN.learning_rate)
+    with pytest.raises(ValueError, match=r"(?s)`callbacks`: expected one of them.*beside PlateauGrowth"):
+        Checkpoints(tmp_path, PLAN, model, [AdaScale(scale=4), PlateauGrowth("loss", max_batch_size=64)])
+
+
 def test_what_plan_fit_refuses_beside_it():
     moving = PLAN.replace(batch_size=16 * (hold(epochs=1) >> hold(2)))
     for words, run in {
@@ -463,10 +489,11 @@ def test_replicas_are_refused():
         callback.on_train_begin()
 
 
-@pytest.mark.backend
-def test_jax_is_refused(monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(ValueError, match="`callbacks`: expected the backend TensorFlow or torch"):
+def test_a_layout_over_devices_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.distribution, "distribution", types.SimpleNamespace)
+    with pytest.raises(
+        ValueError, match="(?s)`model`: expected a model on one device.*laid out by keras.dist"
+    ):
         fit()
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
 from kwarmup.batches import is_dataset
-from kwarmup.errors import value_error
+from kwarmup.errors import type_error, value_error
 from kwarmup.length import number
 from kwarmup.supply import Supply
 from kwarmup.trial import layout
@@ -60,9 +60,14 @@ class AsTrained:
                 min(most, self.examples or most),
             )
             return [size for size in powers if least <= size <= end] or [multiple]
+        if isinstance(batch_sizes, str) or not isinstance(batch_sizes, Iterable):
+            raise type_error("batch_sizes", batch_sizes, "a list of whole numbers", write)
         for size in batch_sizes:
             if not isinstance(number("batch_sizes", size, write), int) or size < 1 or size % multiple:
                 expected = "whole numbers, 1 or more" if multiple == 1 else f"multiples of {multiple}"
+                raise value_error("batch_sizes", size, expected, write)
+            if self.examples is not None and size > self.examples:
+                expected = f"at most the {self.examples:,} examples that there are"
                 raise value_error("batch_sizes", size, expected, write)
         if not len(batch_sizes):
             raise value_error("batch_sizes", list(batch_sizes), "one batch size or more", write)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import inspect
 import types
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -48,6 +50,8 @@ def fit(
             raise type_error(
                 name, arguments[name], "no such argument, since the plan decides it", "plan.fit(model, x, y)"
             )
+    _check_names(arguments, model)
+    callbacks = _listed(callbacks)
     micro_batches.check(max_device_batch)
     _check_roll_back(roll_back, checkpoint_dir, x)
     guard.check_model(plan, model)
@@ -113,6 +117,32 @@ def fit(
             except LossNotFinite as error:
                 epoch = training.go_back(error)
     return model.history
+
+
+def _check_names(arguments: dict[str, Any], model: keras.Model) -> None:
+    """Raise where an argument is none of Keras's `fit` either, before anything is made."""
+    theirs = inspect.signature(model.fit).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in theirs.values()):
+        return
+    for name in arguments:
+        if name not in theirs:
+            known = [*inspect.signature(fit).parameters, *theirs]
+            near = difflib.get_close_matches(name, known, 1)
+            raise type_error(
+                name, arguments[name], "no such argument: neither plan.fit nor Keras's fit has it",
+                f"plan.fit(model, x, y, {near[0]}=...)" if near else "plan.fit(model, x, y)",
+            )  # fmt: skip
+
+
+def _listed(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """Return callbacks as a list: one of them, or several in any nesting, as Keras takes them."""
+    found = [] if callbacks is None else keras.tree.flatten(callbacks)
+    for callback in found:
+        if not isinstance(callback, keras.callbacks.Callback):
+            name = callback.__name__ if isinstance(callback, type) else "kw.Record"
+            write = f"plan.fit(model, x, y, callbacks=[{name}()])"
+            raise type_error("callbacks", callback, "callbacks, which are objects", write)
+    return found
 
 
 def _check_roll_back(roll_back: Any, checkpoint_dir: Any, x: Any) -> None:

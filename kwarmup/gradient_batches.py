@@ -55,6 +55,13 @@ class MicroBatches:
                 raise self.too_few()
             self.first = self._rows(np.arange(self.size))
         else:
+            if y is not None and isinstance(x, list | tuple):
+                raise type_error(
+                    "x",
+                    Code(f"a {type(x).__name__}"),
+                    "arrays",
+                    "noise_scale(model, np.asarray(x), np.asarray(y))",
+                )
             if y is not None or sample_weight is not None:
                 raise type_error(
                     "y" if y is not None else "sample_weight",

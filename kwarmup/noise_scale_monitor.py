@@ -13,6 +13,7 @@ from kwarmup import noise
 from kwarmup.distribute import replicas
 from kwarmup.distribute.over import current
 from kwarmup.errors import Code, value_error
+from kwarmup.length import number
 from kwarmup.parts import FIGURES, SAME, TRIALS, function_of, measuring, run_next
 
 
@@ -69,7 +70,7 @@ class NoiseScaleMonitor(keras.callbacks.Callback):
             raise value_error(
                 name, value, f"a whole number, {least} or more", f"NoiseScaleMonitor({name}={10 * least})"
             )
-        if not 0 <= decay < 1:
+        if not 0 <= number("decay", decay, "NoiseScaleMonitor(decay=0.99)") < 1:
             raise value_error("decay", decay, "a number from 0 to below 1", "NoiseScaleMonitor(decay=0.99)")
         self.every, self.parts, self.decay, self.examples = every, parts, decay, examples
         self.averages = noise.NOTHING

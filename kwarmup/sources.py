@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from kwarmup.errors import Code, value_error
+from kwarmup.errors import Code, type_error, value_error
 
 
 class Source(Protocol):
@@ -41,12 +41,15 @@ class Arrays:
         self.data = keras.tree.map_structure(np.asarray, data)
         self.examples, self.seed = examples, seed
         for array in keras.tree.flatten(self.data):
-            if array.ndim == 0 or len(array) != examples:
+            if array.ndim == 0:
+                write = "plan.fit(model, np.asarray(x), np.asarray(y))"
+                raise type_error("x", Code("a list of numbers"), "arrays", write)
+            if len(array) != examples:
                 raise value_error(
                     "x",
                     Code(f"an array of shape {array.shape}"),
                     f"{examples} examples along the first axis, as the plan says",
-                    f"plan.replace(examples={len(array) if array.ndim else 1})",
+                    f"plan.replace(examples={len(array)})",
                 )
 
     def order(self, epoch: int) -> np.ndarray:

@@ -75,7 +75,7 @@ class Supply:
         elif callable(x):
             x = _over_and_over(x, examples)
         else:
-            examples = len(keras.tree.flatten(x)[0])
+            examples = _count((x, y, sample_weight), f"{verb}({of}, x[:n], y[:n])")
             if batch_size > examples:
                 raise value_error(
                     "batch_size", batch_size, f"at most the {examples:,} examples that there are",
@@ -126,3 +126,22 @@ def _over_and_over(begin: Callable[[], Any], examples: int) -> Callable[[], Iter
                 )
 
     return batches
+
+
+def _count(data: Any, write: str) -> int:
+    """Return how many examples arrays hold, each as many."""
+    leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
+    if any(not np.shape(leaf) for leaf in leaves):
+        raise type_error(
+            "x",
+            Code("a list of numbers"),
+            "arrays",
+            write.replace("x[:n], y[:n]", "np.asarray(x), np.asarray(y)"),
+        )
+    lengths = sorted({len(leaf) for leaf in leaves})
+    if len(lengths) > 1:
+        received = Code(f"arrays of {' and '.join(map(str, lengths))} examples")
+        raise value_error("x", received, "as many examples in each array", write)
+    if not lengths[0]:
+        raise value_error("x", Code("no examples"), "one example or more", write.replace("[:n]", ""))
+    return lengths[0]

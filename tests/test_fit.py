@@ -204,6 +204,37 @@ def test_what_the_plan_decides_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            {"checkpointdir": "x"},
+            r"(?s)`checkpointdir`: expected no such argument.*fit\(model, x, y, checkpoint_dir=",
+        ),
+        ({"zzz": 1}, r"(?s)`zzz`: expected no such argument.*Write: plan.fit\(model, x, y\)$"),
+        (
+            {"callbacks": [Record]},
+            r"(?s)`callbacks`: expected callbacks, which are.*callbacks=\[Record\(\)\]",
+        ),
+        ({"callbacks": ["Record"]}, "`callbacks`: expected callbacks, which are objects"),
+        ({"x": X.tolist()}, r"(?s)`x`: expected arrays\..*Write: plan.fit\(model, np.asarray\(x\)"),
+    ],
+    ids=["misspelt", "unknown", "a class", "a word", "lists"],
+)
+def test_what_nobody_takes_is_refused(arguments, words):
+    with pytest.raises(TypeError, match=words):
+        PLAN.fit(make_model(PLAN), **{"x": X, "y": Y, **arguments})
+
+
+def test_callbacks_may_be_one_or_nested_as_in_keras():
+    found = []
+    for callbacks in (Record(), [[Record()]], [Record()]):
+        found.append(
+            PLAN.fit(make_model(PLAN), X, Y, callbacks=callbacks, verbose=0).history["learning_rate"]
+        )
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(
     ("rows", "words"), [(150, "150 examples in pass 0"), (250, "more than 200 examples")]
 )
 def test_data_of_another_length_than_the_plan_says_both_numbers(rows, words):

@@ -15,6 +15,7 @@ from kwarmup import gradient, private
 from kwarmup.distribute import replicas
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.gradient_batches import MicroBatches
+from kwarmup.length import number
 from kwarmup.noise import GROUPS, Estimate, Sums
 from kwarmup.per_example import watch
 from kwarmup.trial import check_workers
@@ -142,9 +143,10 @@ def noise_scale(
     >>> noise_scale(model, np.ones((64, 1)), y, micro_batch_size=1, precision=0.01)
     NoiseScale(0.254, interval=(0.254, 0.254), trace=4.063, squared_norm=16, examples=64, converged=True)
     """
-    _check_numbers(precision, micro_batch_size, max_examples)
+    _check_numbers(precision, micro_batch_size, max_examples, seed)
     if not isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer):
-        raise value_error("model", model.name, "a compiled model", 'model.compile("sgd", loss=...)')
+        name = getattr(model, "name", model)
+        raise value_error("model", name, "a compiled model", 'model.compile("sgd", loss=...)')
     check_workers(model)
     _check_outside(model)
     data = MicroBatches(x, y, sample_weight, micro_batch_size, GROUPS, 4 * GROUPS, seed)
@@ -268,8 +270,8 @@ def _preconditioner(model: keras.Model) -> np.ndarray:
     return (1 / (np.sqrt(flat) + optimizer.epsilon)).astype("float32")
 
 
-def _check_numbers(precision: float, micro_batch_size: int | None, max_examples: int) -> None:
-    if not precision > 0:
+def _check_numbers(precision: Any, micro_batch_size: Any, max_examples: Any, seed: Any) -> None:
+    if number("precision", precision, "precision=0.2") <= 0:
         raise value_error("precision", precision, "a number above 0", "precision=0.2")
     for name, value, write in (
         ("micro_batch_size", 1 if micro_batch_size is None else micro_batch_size, "micro_batch_size=32"),
@@ -277,3 +279,5 @@ def _check_numbers(precision: float, micro_batch_size: int | None, max_examples:
     ):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
             raise value_error(name, value, "a number of examples, 1 or more", write)
+    if not isinstance(seed, int | np.integer | None):
+        raise type_error("seed", seed, "a whole number", "seed=0")

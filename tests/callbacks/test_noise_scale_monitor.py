@@ -313,6 +313,7 @@ def test_replicas_are_refused():
         (dict(parts=1), "`parts`: expected a whole number, 2 or more"),
         (dict(examples=1.5), "`examples`: expected a whole number, 2 or more"),
         (dict(decay=1.0), "`decay`: expected a number from 0 to below 1"),
+        (dict(decay=float("nan")), "`decay`: expected a finite number"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments, words):

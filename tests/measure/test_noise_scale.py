@@ -282,6 +282,8 @@ def test_the_same_seed_gives_the_same_value():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
+        (dict(precision="0.1"), TypeError, "`precision`: expected a real number"),
+        (dict(seed="a"), TypeError, "`seed`: expected a whole number"),
         (dict(precision=0), ValueError, "`precision`: expected a number above 0"),
         (
             dict(micro_batch_size=0),
@@ -311,6 +313,10 @@ def test_several_workers_are_refused(monkeypatch):
 def test_data_that_does_not_fit_is_refused():
     with pytest.raises(TypeError, match="`y`: expected None, since batches bring their own"):
         noise_scale(logistic(), batches_of([]), LABELS)
+    with pytest.raises(
+        TypeError, match=r"(?s)`x`: expected arrays\..*a list.*np.asarray\(x\), np.asarray\(y\)"
+    ):
+        noise_scale(logistic(), X.tolist(), LABELS)
     with pytest.raises(ValueError, match="0 examples in micro-batches of 32"):
         noise_scale(logistic(), batches_of([]))
     with pytest.raises(ValueError, match="100 examples in micro-batches of 32"):
@@ -319,5 +325,8 @@ def test_data_that_does_not_fit_is_refused():
         noise_scale(logistic(), 3)
     with pytest.raises(ValueError, match="a gradient that is not finite"):
         noise_scale(linear(), X * np.nan, LABELS)
+    for model in (linear, None):
+        with pytest.raises(ValueError, match="`model`: expected a compiled model"):
+            noise_scale(model, X, LABELS)
     with pytest.raises(ValueError, match="expected a compiled model"):
         noise_scale(keras.Sequential([keras.layers.Dense(1)]), X, LABELS)

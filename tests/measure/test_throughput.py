@@ -137,13 +137,32 @@ def test_a_generator_is_refused():
     [
         ({"batch_sizes": [0]}, "`batch_sizes`: expected whole numbers, 1 or more."),
         ({"batch_sizes": []}, "`batch_sizes`: expected one batch size or more."),
-        ({"batch_sizes": [400]}, "`batch_size`: expected at most the 300 examples"),
+        ({"batch_sizes": [400]}, "`batch_sizes`: expected at most the 300 examples"),
+        ({"batch_sizes": 10}, "`batch_sizes`: expected a list of whole numbers."),
+        ({"batch_sizes": "10"}, "`batch_sizes`: expected a list of whole numbers."),
+        (
+            {"y": Y[:9]},
+            "`x`: expected as many examples in each array.\nReceived: arrays of 9 and 300 examples",
+        ),
+        ({"x": X[:0], "y": Y[:0]}, "`x`: expected one example or more."),
+        ({"x": X.tolist(), "y": Y.tolist()}, "`x`: expected arrays.\nReceived: a list of numbers"),
         ({"repeats": 0}, "`repeats`: expected a whole number, 1 or more."),
         ({"model": keras.Sequential([keras.layers.Dense(1)])}, "`model`: expected a compiled model."),
     ],
-    ids=["size 0", "no size", "too many", "no repeat", "not compiled"],
+    ids=[
+        "size 0",
+        "no size",
+        "too many",
+        "a number",
+        "a word",
+        "lengths",
+        "empty",
+        "lists",
+        "no repeat",
+        "not compiled",
+    ],
 )
 def test_what_is_wrong_is_said(change, first):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises((TypeError, ValueError)) as caught:
         kw.throughput(**{"model": network(), "x": X, "y": Y, "batch_sizes": [10], **change})
     assert str(caught.value).startswith(first)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from click.testing import CliRunner
 import kwarmup
 from kwarmup import Plan, Profile, cosine, hold, inverse_sqrt, multistep, warmup
 from kwarmup.cli import main
+from kwarmup.cli.errors import UserError
+from kwarmup.cli.tensorflow import import_quietly
 from kwarmup.cli.terminal import chart, plan_chart
 
 PROFILE = 0.1 * (warmup(steps=500) >> cosine(steps=9_500))
@@ -381,3 +384,14 @@ def test_a_folder_that_is_no_run(tmp_path, plan):
 def test_a_bracket_is_no_markup(tmp_path, plan):
     name = tmp_path / "[bold]a.png"
     assert f"Drawn into {name}" in shown(repr(0.1 * hold(steps=3)), "--plot", str(name))
+
+
+def test_a_backend_that_is_not_installed_is_said(monkeypatch):
+    # Not Keras's own, of which a failed import would leave a half.
+    backend = types.SimpleNamespace(backend=lambda: "tensorflow")
+    monkeypatch.setitem(sys.modules, "keras", types.SimpleNamespace(backend=backend))
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(
+        UserError, match="(?s)tensorflow, the backend .* install tensorflow, or KERAS_BACKEND=jax"
+    ):
+        import_quietly()

@@ -1,4 +1,4 @@
-"""Import TensorFlow without what it writes to the terminal."""
+"""Import Keras, and TensorFlow where it is the backend, without what they write to the terminal."""
 
 from __future__ import annotations
 
@@ -8,17 +8,30 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from kwarmup.cli.errors import UserError
+
 
 def import_quietly() -> None:
-    """Import TensorFlow and Keras; what they write meanwhile is shown only if that fails.
+    """Import Keras with its backend; what they write meanwhile is shown only if that fails.
 
     Raises:
-        ImportError: if one of them is not installed or cannot be loaded.
+        UserError: if the backend is not installed.
+        ImportError: if it cannot be loaded.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _held_back():
-        import keras  # noqa: F401
-        import tensorflow  # noqa: F401
+        try:
+            import keras
+
+            if keras.backend.backend() == "tensorflow":
+                import tensorflow  # noqa: F401
+        except ModuleNotFoundError as error:
+            if error.name not in ("tensorflow", "jax", "torch"):
+                raise
+            raise UserError(
+                f"{error.name}, the backend of Keras, is not installed. Try: pip install {error.name}, or "
+                f"KERAS_BACKEND={'jax' if error.name == 'tensorflow' else 'tensorflow'}"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -29,21 +29,25 @@ def execution(model: keras.Model, count: int) -> Callable[[Any], dict[str, tf.Te
         update = strategy.experimental_local_results(logs["update"])[0]
         return tf.cast(loss, tf.float32), tf.cast(update, tf.int64)
 
-    if not model.run_eagerly:
-        one = tf.function(one, reduce_retracing=True, jit_compile=model.jit_compile)
+    # A trace costs more than the steps of a small network: there is one, without AutoGraph, which Keras does not
+    # let look at a training step either. XLA alone needs a function within.
+    if model.jit_compile and not model.run_eagerly:
+        one = tf.function(one, reduce_retracing=True, jit_compile=True, autograph=False)
 
     def several(iterator: Any) -> tuple[tf.Tensor, tf.Tensor]:
         if count == 1:
             return one(iterator.get_next())
-        return tf.map_fn(
-            lambda _: one(iterator.get_next()),
-            tf.range(count),
-            fn_output_signature=(tf.float32, tf.int64),
-            parallel_iterations=1,
-        )
+
+        def body(done: Any, losses: Any, updates: Any) -> tuple[Any, Any, Any]:
+            loss, update = one(iterator.get_next())
+            return done + 1, losses.write(done, loss), updates.write(done, update)
+
+        rows = [tf.TensorArray(kind, count) for kind in (tf.float32, tf.int64)]
+        _, *rows = tf.while_loop(lambda done, *_: done < count, body, (0, *rows), parallel_iterations=1)
+        return rows[0].stack(), rows[1].stack()
 
     if not model.run_eagerly:
-        several = tf.function(several, reduce_retracing=True)
+        several = tf.function(several, reduce_retracing=True, autograph=False)
 
     def function(iterator: Any) -> dict[str, tf.Tensor]:
         loss, update = several(iterator)

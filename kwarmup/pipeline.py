@@ -15,7 +15,7 @@ from kwarmup.distribute.shares import Piece, Shares, endless
 from kwarmup.sources import Arrays, order
 
 
-def _in_floatx(data: Any) -> Any:
+def in_floatx(data: Any) -> Any:
     # As Keras does with arrays: float64 data for a float32 model would double the pipeline's work.
     def cast(array: np.ndarray) -> np.ndarray:
         return array.astype(keras.backend.floatx()) if array.dtype.kind == "f" else array
@@ -32,7 +32,7 @@ class FromArrays:
     """
 
     def __init__(self, source: Arrays, shares: Shares | None = None):
-        data = keras.tree.map_structure(tf.convert_to_tensor, _in_floatx(source.data))
+        data = keras.tree.map_structure(tf.convert_to_tensor, in_floatx(source.data))
         # TensorFlow keeps the generators of datasets as long as the process lives. This one must hold on to
         # neither the dataset nor the source, or their arrays would stay for good.
         asked: dict[str, Any] = {}
@@ -118,13 +118,13 @@ def from_python(
 ) -> tf.data.Dataset:
     """Return batches that Python yields, or pieces of them; the first one says of what type they are."""
     batches = iterate()
-    first = _in_floatx(next(batches))
+    first = in_floatx(next(batches))
     begun = [itertools.chain([first], batches)]
 
     def again() -> Iterator[Any]:
         # The first time what is begun already; validation data is read again in each pass.
         for batch in begun.pop() if begun else iterate():
-            yield _in_floatx(batch)
+            yield in_floatx(batch)
 
     spec = keras.tree.map_structure(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), first)
     made = tf.data.Dataset.from_generator(again, output_signature=spec)

@@ -15,6 +15,7 @@ from kwarmup.batches import Batches, is_dataset
 from kwarmup.clock import Clock
 from kwarmup.errors import Code, type_error, value_error
 from kwarmup.length import number
+from kwarmup.sources import Arrays
 
 
 class Supply:
@@ -64,7 +65,7 @@ class Supply:
             raise value_error("batch_size", batch_size, "a whole number, 1 or more", write)
         Clock(examples=batch_size, epochs=1, **sizes)  # says so where it does not divide
         examples = count * batch_size // parts
-        self.passes = 1
+        self.passes, arrays = 1, False
         if isinstance(x, types.GeneratorType):
             write = f"{verb}({of}, make_batches), with a function that returns a new generator"
             raise type_error("x", Code("a generator"), "data that can be begun anew", write)
@@ -75,6 +76,7 @@ class Supply:
         elif callable(x):
             x = _over_and_over(x, examples)
         else:
+            arrays = True
             examples = _count((x, y, sample_weight), f"{verb}({of}, x[:n], y[:n])")
             if batch_size > examples:
                 raise value_error(
@@ -82,10 +84,15 @@ class Supply:
                     f"{verb}({of}, x, y, batch_size={examples})",
                 )  # fmt: skip
             self.passes = -(-count // (examples // (batch_size // parts)))
-        self.parts, self._sizes = parts, sizes
+        self.parts, self._sizes, self._equal = parts, sizes, None
         self._batches = Batches(
             Clock(examples=examples, epochs=self.passes * trials, **sizes), x, y, sample_weight, seed
         )
+        if arrays and keras.backend.backend() == "tensorflow":
+            from kwarmup.equal_batches import EqualBatches
+
+            data = tuple(part for part in (x, y, sample_weight) if part is not None)
+            self._equal = EqualBatches(Arrays(data, examples, seed), batch_size // parts)
 
     def first(self) -> Any:
         """Return a few examples, to build a model with."""
@@ -93,6 +100,8 @@ class Supply:
 
     def trial(self, number: int) -> Any:
         """Return the batches of a trial, for `fit`."""
+        if self._equal is not None:
+            return self._equal.between(number * self.passes, (number + 1) * self.passes)
         return self._batches.between(number * self.passes, (number + 1) * self.passes)
 
     def update(self, number: int) -> Callable[[], Any]:

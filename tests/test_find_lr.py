@@ -9,6 +9,7 @@ from keras import ops
 
 import kwarmup as kw
 from kwarmup import Schedule, Sweep, private, warmup
+from kwarmup.batches import Batches
 from kwarmup.measure import find_lr as module
 from kwarmup.supply import Supply
 from kwarmup.sweep import METHODS
@@ -277,6 +278,24 @@ def test_a_training_step_of_ones_own_is_run():
     np.testing.assert_allclose(2 * np.array(rows[0]), rows[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("compiled", [{}, {"jit_compile": True}])
+def test_a_training_step_is_traced_once_for_all_repeats(compiled):
+    if not TENSORFLOW:
+        pytest.skip("how TensorFlow compiles")
+    traced = []
+
+    class Counted(keras.Model):
+        def train_step(self, data):
+            traced.append(data)
+            return super().train_step(data)
+
+    inputs = keras.Input((3,))
+    model = Counted(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse", **compiled)
+    kw.find_lr(model, X, Y, low=1e-4, high=1e-2, steps=30, repeats=3)
+    assert len(traced) == 1
+
+
 @pytest.mark.backend
 def test_a_training_step_without_a_loss_is_refused():
     class Silent(keras.Model):
@@ -339,6 +358,27 @@ def test_numpys_random_state_stays():
     before = np.random.get_state()[1].tolist()
     kw.find_lr(linear(), X, Y, steps=20, repeats=1)
     assert np.random.get_state()[1].tolist() == before
+
+
+@pytest.mark.parametrize(("batch_size", "parts"), [(32, 1), (20, 1), (36, 2), (40, 4)])
+@pytest.mark.parametrize("seed", [0, None])
+def test_a_trials_batches_are_those_of_a_training_without_what_is_left_of_a_pass(batch_size, parts, seed):
+    clock = kw.Clock(
+        examples=96, epochs=6, batch_size=batch_size, gradient_accumulation_steps=parts, drop_remainder=True
+    )
+    data = {"a": X, "b": X.astype("float64")}, Y, np.arange(96)
+    supply = Supply(
+        "find_lr", *data, batch_size=batch_size, parts=parts, replicas=1, count=8, trials=2, seed=seed
+    )
+    first = supply.passes
+    rows, expected = (
+        [keras.tree.map_structure(ops.convert_to_numpy, batch) for batch in batches]
+        for batches in (supply.trial(1), Batches(clock, *data, seed).between(first, 2 * first))
+    )
+    assert len(rows) == len(expected) >= 8
+    for row, other in zip(rows, expected, strict=True):
+        keras.tree.map_structure(np.testing.assert_array_equal, row, other)
+        assert [array.dtype.name for array in keras.tree.flatten(row)][:2] == ["float32"] * 2
 
 
 # Ctrl-C and errors

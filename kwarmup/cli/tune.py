@@ -113,8 +113,10 @@ def _tune(*, workers: int, output: Path, resume: bool, trials: int, **more: Any)
     with user_error():
         if workers > 1 and part is None:
             from kwarmup.cli.workers import run
+            from kwarmup.searches.screen import Screen
 
-            code = run(workers, output / TRIALS, output / LOGS)
+            with Screen(tuning.result(output / TRIALS), trials, True) as screen:
+                code = run(workers, output / TRIALS, output / LOGS, screen)
         else:
             code = tuning.run(output / TRIALS, trials)
     return code if part is not None else _report(tuning.result(output / TRIALS), output, code, console)

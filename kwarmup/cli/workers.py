@@ -13,14 +13,14 @@ import click
 
 from kwarmup.cli.errors import UserError
 from kwarmup.searches import outcome
-from kwarmup.searches.outcome import FINISHED
+from kwarmup.searches.screen import Screen
 
 #: So often a worker is begun again without a trial having ended in between.
 _TRIES = 5
 _LOOK = 0.2  # seconds
 
 
-def run(workers: int, trials: Path, logs: Path) -> int:
+def run(workers: int, trials: Path, logs: Path, screen: Screen) -> int:
     """Run the same command as a chief and so many workers until the search is over; return the exit code.
 
     A worker that ends before that is begun again under its name, and keras-tuner gives it the trial that it had.
@@ -29,6 +29,7 @@ def run(workers: int, trials: Path, logs: Path) -> int:
         workers: processes that train.
         trials: the folder of the search.
         logs: a folder for what they write.
+        screen: to show the trials on that have ended.
 
     Raises:
         UserError: if the chief ends, or workers end again and again.
@@ -37,16 +38,17 @@ def run(workers: int, trials: Path, logs: Path) -> int:
     port = _free_port()
     names = [f"worker{number}" for number in range(workers)]
     processes = {name: _begin(name, port, workers, logs) for name in ("chief", *names)}
-    shown = len(outcome.read_all(trials))
+    shown = {trial.trial for trial in outcome.read_all(trials)}
     tries, done = 0, set[str]()
     try:
         while len(done) < workers:
             time.sleep(_LOOK)
-            found = outcome.read_all(trials)
-            if len(found) != shown:
-                tries = 0
-                _show(found, shown)
-                shown = len(found)
+            # In the order in which they end, which is not the one in which they began.
+            for trial in outcome.read_all(trials):
+                if trial.trial not in shown:
+                    tries = 0
+                    shown.add(trial.trial)
+                    screen.trial_ended(trial)
             if processes["chief"].poll() is not None and len(done) == 0:
                 raise UserError(f"The chief has ended: see {logs / 'chief.txt'}. --resume goes on.")
             for name in names:
@@ -94,14 +96,6 @@ def _end(processes: dict[str, subprocess.Popen[bytes]]) -> None:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _show(found: list[outcome.Outcome], shown: int) -> None:
-    scores = [trial.score for trial in found if trial.score is not None]
-    for trial in found[shown:]:
-        what = f"{trial.score:.4g}" if trial.status == FINISHED else trial.status
-        values = f"peak {trial.values['peak']:.3g}, batch size {trial.values['batch_size']}"
-        click.echo(f"trial {trial.trial}: {values}: {what} ({len(scores)} finished)", err=True)
 
 
 def _free_port() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kwarmup.searches.outcome import FINISHED, Outcome
@@ -11,22 +11,26 @@ from kwarmup.searches.space import BATCH_SIZE, PEAK
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kwarmup.searches.result import SearchResult
+
 
 class Screen:
     """A bar where there is a terminal, and a line for each trial; on standard error, as the words of results are not.
 
     Args:
-        tuner: whose trials they are.
+        found: what there is of the search already.
+        total: trials in all, `None` where nobody knows.
         shown: whether anything is.
         console: the rich console to write to; `None` for standard error.
     """
 
-    def __init__(self, tuner: Any, shown: bool, console: Console | None = None):
-        self.tuner, self.shown, self._console = tuner, shown, console
+    def __init__(self, found: SearchResult, total: int | None, shown: bool, console: Console | None = None):
+        self.objective, self.direction, self.total = found.objective, found.direction, total
+        self.shown, self._console = shown, console
         self._bar: Any = None
-        self._best: float | None = None
-        self._done = 0
-        self._words, self._begun = "", time.monotonic()
+        self._best: float | None = None if found.best is None else found.best.score
+        self._done = len(found.trials)
+        self._words = ""
 
     def __enter__(self) -> Screen:
         if self.shown:
@@ -42,12 +46,8 @@ class Screen:
                 speed_estimate_period=3600,
             )  # fmt: skip
             self._bar.start()
-            found = self.tuner.results()
-            self._best = None if found.best is None else found.best.score
-            self._done = len(found.trials)
-            # Of workers the chief alone knows how many trials there are.
-            total = getattr(self.tuner.oracle, "max_trials", None)
-            self._task = self._bar.add_task("search", total=total, completed=self._done)
+            self._task = self._bar.add_task("search", total=self.total, completed=self._done)
+            self._show()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,28 +56,32 @@ class Screen:
 
     def trial_begins(self, trial: Any) -> None:
         """Show which trial is at hand."""
-        hp = trial.hyperparameters
-        self._words = f"trial {trial.trial_id}: peak {hp.get(PEAK):.3g}, batch size {hp.get(BATCH_SIZE)}"
-        self._show("")
+        self._words = _words(trial.trial_id, trial.hyperparameters.values)
+        self._show()
 
     def pass_ended(self, epoch: int, logs: dict[str, Any] | None) -> None:
         """Show how far the trial is."""
-        name, value = self.tuner.oracle.objective.name, None
-        value = (logs or {}).get(name)
-        self._show(f", pass {epoch + 1}" + ("" if value is None else f", {name} {value:.4g}"))
+        value = (logs or {}).get(self.objective)
+        self._show(f"pass {epoch + 1}", "" if value is None else f"{self.objective} {value:.4g}")
 
     def trial_ended(self, found: Outcome) -> None:
         """Write a line about a trial that is over."""
-        objective = self.tuner.oracle.objective
-        if found.score is not None and (self._best is None or objective.better_than(found.score, self._best)):
-            self._best = found.score
+        better = max if self.direction == "max" else min
+        if found.score is not None:
+            self._best = found.score if self._best is None else better(found.score, self._best)
         self._done += 1
         if self.shown and self._console is not None:
-            what = f"{objective.name} {found.score:.4g}" if found.status == FINISHED else found.status
-            self._console.print(f"{self._words}: {what} ({found.seconds:.0f} s)", markup=False)
-        self._show("")
+            what = f"{self.objective} {found.score:.4g}" if found.status == FINISHED else found.status
+            words = _words(found.trial, found.values)
+            self._console.print(f"{words}: {what} ({found.seconds:.0f} s)", markup=False)
+        self._show()
 
-    def _show(self, more: str) -> None:
+    def _show(self, *more: str) -> None:
         if self._bar is not None:
-            best = "" if self._best is None else f", best {self._best:.4g}"
-            self._bar.update(self._task, description=f"{self._words}{more}{best}", completed=self._done)
+            best = "" if self._best is None else f"best {self._best:.4g}"
+            words = ", ".join(part for part in (self._words, *more, best) if part)
+            self._bar.update(self._task, description=words or "search", completed=self._done)
+
+
+def _words(trial: str, values: Mapping[str, Any]) -> str:
+    return f"trial {trial}: peak {values[PEAK]:.3g}, batch size {values[BATCH_SIZE]}"

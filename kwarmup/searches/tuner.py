@@ -56,7 +56,9 @@ class PlanTuner(keras_tuner.Tuner):
         """
         self._first: Exception | None = None
         self.oracle.verbose = 0  # keras-tuner would write a page for each trial
-        with Screen(self, verbose != 0) as self._screen:
+        # Of workers the chief alone knows how many trials there are.
+        total = getattr(self.oracle, "max_trials", None)
+        with Screen(self.results(), total, verbose != 0) as self._screen:
             super().search(*args, **kwargs)
         found = self.results()
         if found.trials and found.best is None and not _is_worker():

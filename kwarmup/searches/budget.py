@@ -6,7 +6,7 @@ A budget is a function of the plan and a batch size that returns passes over the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from kwarmup.errors import Code, value_error
 from kwarmup.plan import Plan
@@ -60,7 +60,8 @@ def equal_updates(plan: Plan, batch_size: int) -> float:
 def equal_time(measured: Throughput | StepTime) -> Budget:
     """Give every trial of a search the time that the plan's own batch size takes, by a measured time of an update.
 
-    Validation and compiling are not in it. Workers of one search should be given the same figures.
+    Validation and compiling are not in it. A search that goes on keeps the passes that it began with, whatever is
+    measured then; its workers should be given the same figures.
 
     Args:
         measured: what `throughput` returned, or the line through it.
@@ -84,6 +85,11 @@ def equal_time(measured: Throughput | StepTime) -> Budget:
         return plan.clock.epochs * of_a_pass(int(plan.clock.batch_size_at(0))) / of_a_pass(batch_size)
 
     return budget
+
+
+def as_before(kept: Mapping[int, int]) -> Budget:
+    """Return the budget that gives each batch size the passes that are kept of it."""
+    return lambda plan, batch_size: float(kept[batch_size])
 
 
 def passes(budget: Budget, plan: Plan, batch_size: int) -> int:

@@ -16,7 +16,7 @@ from kwarmup.identity import differences
 from kwarmup.searches import spent
 from kwarmup.searches.outcome import write_json
 
-_STATE, _SETTINGS = "state.json", "settings.json"
+_STATE, _SETTINGS, _PASSES = "state.json", "settings.json", "passes.json"
 _OVER = ("COMPLETED", "FAILED")
 
 
@@ -65,6 +65,21 @@ def put_back(project: Path, tuner_id: str) -> bool:
     write_json(project / "oracle.json", kept["oracle"])
     write_json(project / f"{tuner_id}.json", {})
     return True
+
+
+def passes(project: Path, now: dict[int, int], keep: bool) -> dict[int, int]:
+    """Return the passes of each batch size that were kept, where there are any; or keep those of now.
+
+    What follows from a measured time is another number each time, and a trial that was begun with one must go on
+    with it.
+    """
+    path = project / _PASSES
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {int(size): number for size, number in found.items()}
+    if keep:
+        write_json(path, now)
+    return now
 
 
 def check_same(project: Path, settings: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ from keras_tuner import oracles
 
 from kwarmup.searches import evenly, outcome
 from kwarmup.searches.hypermodel import PlanHyperModel
-from kwarmup.searches.space import BATCH_SIZE
+from kwarmup.searches.space import BATCH_SIZE, own
+from kwarmup.searches.spent import is_promoted
 
 #: What keras-tuner calls the states of a trial and of a search.
 _RUNNING, _IDLE, _STOPPED, _COMPLETED, _FAILED = "RUNNING", "IDLE", "STOPPED", "COMPLETED", "FAILED"
@@ -55,7 +56,8 @@ class Learning(keras_tuner.Oracle):
         if response["status"] == _RUNNING and values is not None:
             if not self.trials:
                 values.update(self.hypermodel.start)
-            if values[BATCH_SIZE] not in feasible:
+            # One that goes on from another keeps what it was trained by.
+            if values[BATCH_SIZE] not in feasible and not is_promoted(values):
                 values[BATCH_SIZE] = self.instead(values[BATCH_SIZE], feasible, trial_id)
         return response
 
@@ -68,9 +70,14 @@ class Learning(keras_tuner.Oracle):
         return values in [_plain(trial.hyperparameters.values) for trial in self.trials.values()]
 
     def feasible(self) -> tuple[int, ...]:
-        """Return the batch sizes below all that ran out of memory."""
-        limit = outcome.infeasible(outcome.read_all(self.project))
-        return tuple(size for size in self.hypermodel.space.batch_sizes if size < limit)
+        """Return the batch sizes below all that ran out of memory.
+
+        Where there is no smaller one it is something else that does not fit, if `build` has something to choose.
+        """
+        limit, sizes = outcome.infeasible(outcome.read_all(self.project)), self.hypermodel.space.batch_sizes
+        return tuple(size for size in sizes if size < limit) or (
+            sizes[:1] if own(self.hyperparameters) else ()
+        )
 
     def instead(self, size: int, feasible: tuple[int, ...], trial_id: str) -> int:
         """Return the batch size to try in place of one that does not fit: any other, as if it had been drawn."""
@@ -162,7 +169,7 @@ class Hyperband(Learning, oracles.HyperbandOracle):
 
     def is_random(self, values: dict[str, Any]) -> bool:
         """Return whether the trial is a new one."""
-        return "tuner/trial_id" not in values
+        return not is_promoted(values)
 
 
 class Grid(Learning):

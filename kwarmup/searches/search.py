@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import io
 import os
@@ -19,7 +20,7 @@ from kwarmup.measure.noise_scale import NoiseScale
 from kwarmup.plan import Plan
 from kwarmup.profile import Profile
 from kwarmup.searches import kept, oracles
-from kwarmup.searches.budget import Budget, equal_examples
+from kwarmup.searches.budget import Budget, as_before, equal_examples
 from kwarmup.searches.hypermodel import PlanHyperModel
 from kwarmup.searches.tuner import PlanTuner
 from kwarmup.sweep import Sweep
@@ -134,11 +135,14 @@ def search(
         hypermodel.space.check_on(strategy)  # keras-tuner's first models are not made in its scope
     project = Path(directory)
     name = tuner if isinstance(tuner, str) else getattr(tuner, "__name__", "")
-    if os.environ.get("KERASTUNER_TUNER_ID", "chief") == "chief":
+    alone = os.environ.get("KERASTUNER_TUNER_ID", "chief") == "chief"
+    if alone:
         kept.check_same(
             project, {**hypermodel.space.facts(), "tuner": name, "objective": str(objective), "seed": seed}
         )
         kept.put_back(project, os.environ.get("KERASTUNER_TUNER_ID", "tuner0"))
+    found = kept.passes(project, hypermodel.space.passes(), keep=alone)
+    hypermodel.space = dataclasses.replace(hypermodel.space, budget=as_before(found))
     common: dict[str, Any] = {
         "hypermodel": hypermodel,
         "directory": str(project.parent),

@@ -94,6 +94,10 @@ class Space:
                     values = {PEAK: self.peak[0], BATCH_SIZE: size, WARMUP: repr(warmup), DECAY: repr(decay)}
                     yield self.plan_of(values, 1.0)
 
+    def passes(self) -> dict[int, int]:
+        """Return the passes over the data that a trial has, by its batch size."""
+        return {size: passes(self.budget, self.plan, size) for size in self.batch_sizes}
+
     def check_on(self, strategy: Any) -> None:
         """Make a plan of each kind for the devices of a strategy, before the first trial.
 
@@ -128,6 +132,11 @@ class Space:
     @staticmethod
     def _chosen(profiles: tuple[Profile, ...], name: str | None, own: Profile | None) -> Profile | None:
         return next((profile for profile in profiles if repr(profile) == name), own)
+
+
+def own(hp: Any) -> set[str]:
+    """Return the names of the hyperparameters that the user's `build` has declared."""
+    return {entry.name for entry in hp.space} - {PEAK, BATCH_SIZE, WARMUP, DECAY}
 
 
 def peak_range(sweep: Sweep) -> tuple[float, float]:

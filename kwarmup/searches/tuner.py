@@ -16,19 +16,21 @@ import keras
 import keras_tuner
 import numpy as np
 
+from kwarmup.errors import message
 from kwarmup.finite import LossNotFinite
 from kwarmup.memory import is_out_of_memory
 from kwarmup.plan import Plan
-from kwarmup.searches import outcome
+from kwarmup.searches import outcome, spent
 from kwarmup.searches.hypermodel import PlanHyperModel
 from kwarmup.searches.outcome import DIVERGED, FAILED, FINISHED, INFEASIBLE, OUT_OF_MEMORY, Outcome
 from kwarmup.searches.result import SearchResult
 from kwarmup.searches.screen import Screen
-from kwarmup.searches.space import BATCH_SIZE
-from kwarmup.searches.spent import TRAINING
+from kwarmup.searches.space import BATCH_SIZE, own
+from kwarmup.searches.spent import BEFORE, TRAINING, is_promoted
 from kwarmup.untouched import same_random_numbers
 
 _WEIGHTS = "checkpoint.weights.h5"
+_WRITE = 'search(build, plan, ..., objective="val_loss").search(x, y, validation_data=(xv, yv))'
 #: So often a trial is begun at the same place.
 _ATTEMPTS = 3
 
@@ -53,7 +55,13 @@ class PlanTuner(keras_tuner.Tuner):
 
         Raises:
             RuntimeError: if no trial finished; the first failure is its cause.
+            ValueError: if there are no validation data for the objective, or no training reports it.
         """
+        objective = self.oracle.objective.name
+        if objective.startswith("val_") and not {"validation_data", "callbacks"} & kwargs.keys():
+            raise ValueError(
+                message("validation_data", None, f"data that {objective!r}, the objective, is of", _WRITE)
+            )
         self._first: Exception | None = None
         self.oracle.verbose = 0  # keras-tuner would write a page for each trial
         # Of workers the chief alone knows how many trials there are.
@@ -90,11 +98,13 @@ class PlanTuner(keras_tuner.Tuner):
                 results = super().run_trial(
                     trial, *args, **kwargs, seed=self.seed, checkpoint_dir=_folders(folder)
                 )
+            self._check_objective(results, folder)
             score, epochs = self._score(results)
             if not np.isfinite(score):
                 raise FloatingPointError(f"{self.oracle.objective.name} is {score}")
         except Exception as error:
-            if isinstance(error, keras_tuner.errors.FatalError):
+            if isinstance(error, keras_tuner.errors.FatalError):  # of the search, and no fault of the trial
+                _forget_attempt(folder)
                 raise
             self._first = self._first or error
             return self._failed(trial, error, time.monotonic() - begun)
@@ -149,13 +159,15 @@ class PlanTuner(keras_tuner.Tuner):
 
     def _check_memory(self, hp: Any) -> None:
         limit = outcome.infeasible(outcome.read_all(Path(self.project_dir)))
-        if hp.get(BATCH_SIZE) >= limit:
+        # What goes on from another trial fits, if that one did; and with the smallest batch another model may.
+        other = hp.get(BATCH_SIZE) == self.hypermodel.space.batch_sizes[0] and own(hp)
+        if hp.get(BATCH_SIZE) >= limit and not other and not is_promoted(hp.values):
             # Another worker has found that out in the meantime, or the oracle is none of ours.
             raise _Infeasible(f"batch size {limit} ran out of memory, so {hp.get(BATCH_SIZE)} was not tried")
 
     def _go_on_from(self, hp: Any, folder: Path) -> None:
         """Bring what a promoted trial goes on from into its own folder."""
-        name = hp.values.get("tuner/trial_id")
+        name = hp.values.get(BEFORE)
         if name is None or (folder / f"{TRAINING}0").exists():  # copied last, and so with all the others
             return
         before = Path(self.get_trial_dir(name))
@@ -166,6 +178,17 @@ class PlanTuner(keras_tuner.Tuner):
         _copy(before / _WEIGHTS, folder / _WEIGHTS)
         for training in sorted(before.glob(f"{TRAINING}*"), reverse=True):
             _copy(training, folder / training.name)
+
+    def _check_objective(self, results: Any, folder: Path) -> None:
+        """End the search behind the first training that does not report its objective: no other would."""
+        logs = (results[0] if isinstance(results, list) else results).history
+        for name in getattr(self.oracle.objective, "name_to_direction", None) or [self.oracle.objective.name]:
+            if logs and name not in logs:
+                spent.forget(folder)  # trained anew, it may report it
+                known = ", ".join(map(repr, logs))
+                raise keras_tuner.errors.FatalValueError(
+                    message("objective", name, f"one that the training reports: {known}", _WRITE)
+                )
 
     def _score(self, results: Any) -> tuple[float, int]:
         """The best value of the objective, as keras-tuner reports it: the mean over the trainings of a trial."""
@@ -231,7 +254,7 @@ def _check_attempts(folder: Path) -> None:
 
 
 def _forget_attempt(folder: Path) -> None:
-    """Take back the last attempt: Ctrl-C is no fault of the trial."""
+    """Take back the last attempt, which was ended by no fault of the trial, as by Ctrl-C."""
     path = folder / "begun.json"
     if path.exists():
         outcome.write_json(path, json.loads(path.read_text(encoding="utf-8"))[:-1])

@@ -14,12 +14,12 @@ from kwarmup.searches.outcome import DIVERGED, FINISHED, OUT_OF_MEMORY, Outcome
 SIZES = [10, 20, 40, 60]
 
 
-def run(folder, tuner, judge, look=lambda: None, **more):
+def run(folder, tuner, judge, look=lambda: None, make=build, **more):
     """Let `judge(values)` say what comes of each trial: a score, or a status; return all trials.
 
     Nothing but the oracle takes part, as in the process of a chief; `look` is called behind each trial.
     """
-    made = kw.search(build, PLAN, peak=(0.01, 1.0), batch_size=SIZES, tuner=tuner, directory=folder, **more)
+    made = kw.search(make, PLAN, peak=(0.01, 1.0), batch_size=SIZES, tuner=tuner, directory=folder, **more)
     oracle, found = made.oracle, []
     oracle.verbose = 0
     while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
@@ -53,6 +53,9 @@ def test_no_size_is_asked_for_that_cannot_fit(tmp_path, tuner, limit):
     for trial in found:
         past = trial.values.get("tuner/trial_id")
         assert trial.values["batch_size"] < known or past, f"{trial} although {known} had failed"
+        if past:  # what it goes on from was trained with the same
+            before = next(other for other in found if other.trial == past)
+            assert before.values["batch_size"] == trial.values["batch_size"]
         if trial.status == OUT_OF_MEMORY:
             known = min(known, trial.values["batch_size"])
     assert limit <= known and sum(trial.status == FINISHED for trial in found) > len(found) / 2
@@ -63,6 +66,21 @@ def test_if_nothing_fits_the_search_is_over(tmp_path, tuner):
     found = run(tmp_path, tuner, lambda values: OUT_OF_MEMORY, max_trials=25)
     sizes = [trial.values["batch_size"] for trial in found]
     assert sizes == sorted(set(sizes), reverse=True) and sizes[-1] == 10
+
+
+def test_a_model_that_does_not_fit_at_all_leaves_the_smallest_batch_to_others(tmp_path):
+    def make(hp):
+        hp.Choice("units", [10, 1000])
+        return build()
+
+    def judge(values):
+        return OUT_OF_MEMORY if values["units"] * values["batch_size"] > 500 else away(values)
+
+    found = run(tmp_path, "random", judge, make=make, max_trials=10)
+    last = [trial for trial in found if trial.status == OUT_OF_MEMORY and trial.values["batch_size"] == 10]
+    behind = found[found.index(last[0]) + 1 :]
+    assert len(found) == 10 and {trial.values["batch_size"] for trial in behind} == {10}
+    assert any(trial.status == FINISHED for trial in behind)
 
 
 def test_many_failures_in_a_row_do_not_end_a_search(tmp_path):

@@ -146,6 +146,31 @@ def test_if_every_trial_fails_the_first_cause_is_raised(tmp_path):
     assert "no such thing" in str(caught.value) and isinstance(caught.value.__cause__, KeyError)
 
 
+class Curious(keras.callbacks.Callback):
+    """Reports what it was told, in the trials that it sees."""
+
+    trained = 0
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.trained += 1
+        logs["here"] = 1.0
+
+
+def test_an_objective_that_nobody_reports_ends_the_search_at_once(tmp_path):
+    tuner = kw.search(build, SHORT, **SPACE, tuner="random", max_trials=5, directory=tmp_path / "a")
+    with pytest.raises(ValueError, match=r"`validation_data`: expected data that 'val_loss'.*(?s:.)*Write: "):
+        tuner.search(X, Y, verbose=0)
+    curious, nowhere = Curious(), keras_tuner.Objective("nowhere", "min")
+    with pytest.raises(ValueError) as caught:
+        search(tmp_path / "b", max_trials=5, objective=nowhere, fit={"callbacks": [curious]})
+    assert "reports: 'loss', 'val_loss', 'here'" in str(caught.value)
+    assert curious.trained == SHORT.clock.epochs
+    assert not list((tmp_path / "b").glob("trial_*/training*"))
+
+
 def _broken(y, prediction):
     raise KeyError("no such thing")
 
@@ -207,6 +232,18 @@ def test_the_same_folder_goes_on_and_another_search_is_refused(tmp_path):
         search(tmp_path / "s", max_trials=2, peak=(0.01, 2.0))
     with pytest.raises(ValueError, match="tuner: 'random' in the folder, 'grid' now"):
         search(tmp_path / "s", "grid", max_trials=2)
+
+
+def test_trials_go_on_with_the_passes_that_a_measured_time_gave_them(tmp_path):
+    """Measured again, it is another time: twice the batch had 8 passes, and would have 4 now."""
+    lines = [kw.StepTime(b, a, (b, b), (a, a), 0.0) for b, a in ((1.0, 0.0), (0.0, 1.0))]
+    space = {"peak": (0.01, 1), "batch_size": [20, 40], "tuner": "grid", "directory": tmp_path / "s"}
+    for time in lines:
+        tuner = kw.search(build, PLAN, budget=kw.equal_time(time), **space)
+        assert tuner.hypermodel.space.passes() == {20: 4, 40: 8}
+    assert kw.equal_time(lines[1])(PLAN, 40) == 4
+    with pytest.raises(ValueError, match="budget: 'equal_time' in the folder, 'equal_updates' now"):
+        kw.search(build, PLAN, budget=kw.equal_updates, **space)
 
 
 def test_a_state_that_was_cut_off_is_put_back(tmp_path):

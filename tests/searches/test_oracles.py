@@ -112,6 +112,23 @@ def test_hyperband_promotes_in_spite_of_failures(tmp_path):
     assert len(found) == len(run(tmp_path / "none", "hyperband", away, factor=2))
 
 
+def test_a_promoted_trial_keeps_its_batch_size(tmp_path):
+    """The largest are the best here, until a smaller one runs out of memory before they go on."""
+
+    def judge(values):
+        new = values.get("tuner/trial_id") is None
+        return OUT_OF_MEMORY if new and values["batch_size"] == 20 else 1 / values["batch_size"]
+
+    found = run(tmp_path, "hyperband", judge, factor=2)
+    by_name = {trial.trial: trial for trial in found}
+    pairs = [
+        (by_name[trial.values["tuner/trial_id"]].values["batch_size"], trial.values["batch_size"])
+        for trial in found
+        if trial.values.get("tuner/trial_id")
+    ]
+    assert max(pairs) > (20, 0) and all(before == after for before, after in pairs), pairs
+
+
 @pytest.mark.parametrize("tuner", ["random", "bayesian", "hyperband"])
 def test_the_first_trials_fill_the_space(tmp_path, tuner):
     """Of six that are drawn at random, hardly any have each of four batch sizes among them and no large gap."""

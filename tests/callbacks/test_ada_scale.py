@@ -383,14 +383,18 @@ LAYERS = [lambda: keras.layers.Dense(3, "tanh"), lambda: keras.layers.Dropout(0.
 JAX = keras.backend.backend() == "jax"
 
 
-def callbacks_of(scale=4):
+def callbacks_of(scale=4, steps=None):
     # On JAX each factor is compiled anew.
-    return [*[PlateauDecay("loss", patience=1, factor=0.5)] * (not JAX), AdaScale(scale=scale), Crashes()]
+    return [
+        *[PlateauDecay("loss", patience=1, factor=0.5)] * (not JAX),
+        AdaScale(scale=scale, steps=steps),
+        Crashes(),
+    ]
 
 
-def train_by(plan, scale=4, **arguments):
+def train_by(plan, scale=4, steps=None, **arguments):
     model = make_model(plan.learning_rate, *LAYERS)
-    callbacks = [*callbacks_of(scale), *arguments.pop("beside", [])]
+    callbacks = [*callbacks_of(scale, steps), *arguments.pop("beside", [])]
     history = plan.fit(
         model, X[:250], Y[:250], verbose=0, callbacks=callbacks, validation_data=(X, Y), **arguments
     )
@@ -434,9 +438,9 @@ def test_under_plan_fit_it_goes_on_bit_for_bit(tmp_path):
         train_by(PLAN, scale=8, checkpoint_dir=tmp_path / "crashed")
 
 
-def train_beside_checkpoints(folder):
+def train_beside_checkpoints(folder, steps):
     model = make_model(PLAN.learning_rate, *LAYERS)
-    training = Checkpoints(folder, PLAN, model, callbacks_of(), save_every=3, verbose=0)
+    training = Checkpoints(folder, PLAN, model, callbacks_of(steps=steps), save_every=3, verbose=0)
     batches = training.batches(X[:250], Y[:250])
     history = model.fit(batches, **training.fit_arguments, validation_data=(X, Y))
     return [values(model), history.history, history.epoch, unscaled(model.optimizer).get_config()["state"]]
@@ -444,18 +448,20 @@ def train_beside_checkpoints(folder):
 
 @pytest.mark.backend
 def test_with_checkpoints_in_keras_own_fit_it_goes_on_bit_for_bit(tmp_path):
-    expected = train_beside_checkpoints(tmp_path / "undisturbed")
+    train_by(PLAN, beside=[watch := Watch()])
+    steps = int(watch.steps[9])  # it ends with the tenth update, within a pass
+    expected = train_beside_checkpoints(tmp_path / "undisturbed", steps)
+    assert expected[1]["base_step"] == [*watch.steps[3:8:4], watch.steps[9]]
     if not JAX:
-        assert repr(expected) == repr(train_by(PLAN)), "the same training as under Plan.fit"
-    for place in [(0, 3), (1, 2), ("behind the last update",), ("over",)][
-        1 if JAX else 0 : 3 if JAX else None
-    ]:
+        assert repr(expected) == repr(train_by(PLAN, steps=steps)), "the same training as under Plan.fit"
+    places = [(0, 3), (1, 2), ("behind the last update",), ("over",)]
+    for place in places[2:] if JAX else places:
         Crashes.place = place
         with pytest.raises(Exception, match="Crash|batch") as crash:
-            train_beside_checkpoints(tmp_path / "crashed")
+            train_beside_checkpoints(tmp_path / "crashed", steps)
         assert Crashes.place is None, crash.value
-    for _ in range(1 if JAX else 2):  # to its end, and then it is over already
-        assert repr(train_beside_checkpoints(tmp_path / "crashed")) == repr(expected)
+    for _ in range(2):  # to its end, and then it is over already
+        assert repr(train_beside_checkpoints(tmp_path / "crashed", steps)) == repr(expected)
 
 
 def test_beside_checkpoints_one_callback_sets_the_batch_size(tmp_path):

@@ -181,20 +181,24 @@ class _Table(NamedTuple):
         return _Columns(anchor, *reals, *pass_ticks)
 
 
-def as_profile(profile: Any) -> Profile:
+def as_profile(profile: Any, argument: str = "profile") -> Profile:
     """Return a profile as it is, and a number as a constant.
+
+    Args:
+        profile: what the user gave.
+        argument: what it is called there, for errors.
 
     Raises:
         TypeError: if it is neither.
+        ValueError: if the number is not finite.
     """
     if isinstance(profile, Profile):
         return profile
+    write = "0.1 * (warmup(steps=500) >> cosine(steps=9_500))"
     try:
-        value = number("profile", profile, "")
+        value = number(argument, profile, write)
     except TypeError:
-        raise type_error(
-            "profile", profile, "a profile or a number", "0.1 * (warmup(steps=500) >> cosine(steps=9_500))"
-        ) from None
+        raise type_error(argument, profile, "a profile or a number", write) from None
     return Profile([Phase(_STILL, Length())], value)
 
 

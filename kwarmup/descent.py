@@ -41,7 +41,7 @@ def divergence(losses: Sequence[float] | np.ndarray) -> int | None:
 
 
 class NoDescent(Exception):
-    """The curve has no place to find; the argument says which end of the sweep is at fault, or neither."""
+    """The curve has no place to find; the argument says which end of the sweep is at fault, `"data"`, or nothing."""
 
 
 class Descent:
@@ -65,6 +65,8 @@ class Descent:
         self.diverged = ended is not None
         losses = losses if ended is None else losses[: ended + 1]
         self.losses = losses[np.isfinite(losses)]
+        if len(losses) and not np.isfinite(losses[0]):
+            raise NoDescent("data")  # which no update came before
         if len(self.losses) < 2 * _START:
             raise NoDescent("low" if self.diverged else "")
         places = np.log10(learning_rates)

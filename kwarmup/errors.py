@@ -8,7 +8,7 @@ def message(argument: str, received: Any, expected: str, write: str) -> str:
 
     Args:
         argument: name of the argument at fault, as the user typed it.
-        received: the value that was passed; shown by its `repr`.
+        received: the value that was passed; shown by its `repr`, arrays by their shape.
         expected: what would have been accepted, as a noun phrase.
         write: a line of code that works.
 
@@ -19,6 +19,9 @@ def message(argument: str, received: Any, expected: str, write: str) -> str:
     Received: -1
     Write: warmup(steps=500)
     """
+    # Data where a number belongs would fill the screen with its values.
+    if hasattr(received, "dtype") and getattr(received, "shape", ()):
+        received = Code(f"a {type(received).__name__} of shape {tuple(received.shape)}")
     return f"`{argument}`: expected {expected}.\nReceived: {received!r}\nWrite: {write}"
 
 

@@ -50,6 +50,12 @@ class LossNotFinite(FloatingPointError):
             kept = f"The last good checkpoint is {self.checkpoint}."
         if self.gone_back:
             kept += f" Training has gone back {self.gone_back} times and has not come past this place."
+        if self.update <= 1:
+            return (
+                f"The loss is {self.loss} at the first update, with the weights that the model began with: it is not "
+                "the learning rate.\n"
+                "Write: assert np.isfinite(x).all() and np.isfinite(y).all(), and look at the loss and the weights"
+            )
         return (
             f"The loss is {self.loss} at update {self.update:,}, in pass {self.epoch}, with a learning rate of "
             f"{self.learning_rate:.4g}.\n{kept}\n"

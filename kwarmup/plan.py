@@ -130,7 +130,11 @@ class Plan:
         bound = Clock(examples=examples, epochs=epochs, batch_size=batch_size, **clock)
         if follows is not None:
             _check_sizes(follows, bound)
-        object.__setattr__(self, "profile", as_profile(learning_rate))
+        profile = as_profile(learning_rate, "learning_rate")
+        if profile.peak < 0:
+            expected, write = "a peak of 0 or more", f"Plan(learning_rate={-profile.peak:g} * (...), ...)"
+            raise value_error("learning_rate", learning_rate, expected, write)
+        object.__setattr__(self, "profile", profile)
         object.__setattr__(self, "clock", bound)
         object.__setattr__(self, "scaling", scaling)
         object.__setattr__(self, "follows", follows)
@@ -525,7 +529,13 @@ class Plan:
         Raises:
             ValueError: if the text is not JSON, or not that of a plan.
         """
-        return cls.from_dict(json.loads(text))
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise value_error(
+                "text", text[:200], f"the JSON text of a plan ({error})", "Plan.from_json(plan.to_json())"
+            ) from error
+        return cls.from_dict(data)
 
     def __repr__(self) -> str:
         defaults: dict[str, Any] = {field.name: field.default for field in fields(Clock)} | {"scaling": 0}

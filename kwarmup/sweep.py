@@ -197,6 +197,10 @@ class Sweep:
                 "learning rates that go higher: with these, training does not diverge",
                 f"find_lr(model, x, y, high={high * 1000:.2g})",
             ),
+            "data": (
+                "a loss that is finite before the first update: it is not the learning rate",
+                "assert np.isfinite(x).all() and np.isfinite(y).all()",
+            ),
             "": (
                 "losses that fall clearly further than their noise",
                 f"find_lr(model, x, y, steps={4 * len(self.learning_rates)}, batch_size={4 * self.batch_size})",

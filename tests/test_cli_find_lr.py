@@ -93,7 +93,7 @@ def test_ctrl_c_at_once_is_told(folder, monkeypatch):
         ((*OWN, "--optimizer", "sdg"), "There is no optimizer 'sdg'."),
         (
             (*OWN, "--low", 1e-9, "--high", 1e-7),
-            "There is nothing to suggest. losses that fall clearly further than their noise.",
+            "There is nothing to suggest. Expected are losses that fall clearly further than their noise.",
         ),
     ],
 )

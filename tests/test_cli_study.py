@@ -89,7 +89,7 @@ def test_a_plan_in_a_file_is_trained_by(folder):
         (["study", *FLAT, "--output", "new", "--batch-sizes", "10,a"], "Write: --batch-sizes 16,64,256"),
         (["study", *FLAT, "--output", "new", "--batch-sizes", "0"], "0 is no batch size"),
         (["study", *FLAT, "--output", "new", "--batch-sizes", "500"], "500 is more than the 160 training examples"),
-        (["train", *FLAT, "--plan", "none.json"], "--plan none.json: it cannot be read as JSON"),
+        (["train", *FLAT, "--plan", "none.json"], "--plan none.json: No such file or directory."),
         (["train", *FLAT, "--plan", "my_flat.py"], "--plan my_flat.py: it cannot be read as JSON"),
         (["train", *FLAT, "--plan", "study/study.json", "--peak", "1", "--batch-size", "8"],
          "--plan decides what --batch-size, --peak would say."),

@@ -55,6 +55,14 @@ def test_the_message_says_where_and_what_helps(parts, update):
     assert "roll_back=0.5" in str(error)
 
 
+def test_at_the_first_update_it_is_not_the_learning_rate():
+    plan, model = make(0.01)
+    with pytest.raises(LossNotFinite) as caught:
+        plan.fit(model, X, poisoned(0), seed=None, verbose=0)
+    assert caught.value.update == 1
+    assert "it is not the learning rate" in str(caught.value) and "np.isfinite(y).all()" in str(caught.value)
+
+
 def test_the_last_loss_of_a_pass_is_seen_before_callbacks_see_it():
     class Seen(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

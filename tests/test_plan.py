@@ -154,7 +154,14 @@ def test_the_table_has_a_row_for_each_phase_and_one_for_what_is_held():
     ("changes", "kind", "words"),
     [
         (dict(batchsize=3), TypeError, "`batchsize`: expected one of drop_remainder"),
-        (dict(learning_rate="0.1"), TypeError, "`profile`: expected a profile or a number"),
+        (dict(learning_rate="0.1"), TypeError, "`learning_rate`: expected a profile or a number"),
+        (
+            dict(learning_rate=np.nan),
+            ValueError,
+            r"(?s)`learning_rate`: expected a finite number.*Write: 0\.1",
+        ),
+        (dict(learning_rate=-0.1), ValueError, "`learning_rate`: expected a peak of 0 or more"),
+        (dict(examples=np.zeros((1000, 64))), TypeError, r"Received: a ndarray of shape \(1000, 64\)\n"),
         (dict(scaling=2), ValueError, "`scaling`: expected 0"),
         (dict(batch_size=0), ValueError, "`batch_size`: expected a whole number, 1 or more"),
         (dict(batch_size=30, replicas=4), ValueError, "batch_size=32"),
@@ -171,3 +178,8 @@ def test_bad_arguments(changes, kind, words):
 def test_other_json_is_refused(text):
     with pytest.raises(ValueError, match="expected the data of a plan"):
         Plan.from_json(text)
+
+
+def test_text_that_is_no_json_is_refused_in_words():
+    with pytest.raises(ValueError, match=r"`text`: expected the JSON text of a plan \(Expecting value"):
+        Plan.from_json("hello")

@@ -117,7 +117,8 @@ def test_the_interval_holds_the_median_as_often_as_it_says():
             "steps=400",
         ),
         ([losses(centre=100.0)], "learning rates that go higher", "high=1e+04"),
-        ([np.full(3, math.nan)], "learning rates that begin lower", "low=1e-10"),
+        ([np.array([2.3, 1e9, math.nan])], "learning rates that begin lower", "low=1e-10"),
+        ([np.full(3, math.nan)], "a loss that is finite before the first update", "np.isfinite(x).all()"),
         ([], "a repeat that was not interrupted", "find_lr(model, x, y)"),
     ],
 )

@@ -130,11 +130,12 @@ def _find(
 def _options(error: ValueError) -> str:
     """Return what `suggest` says, with the option in place of the line to write."""
     expected, _, write = str(error).splitlines()
+    expected = f"Expected are {expected.partition('expected ')[2]}"
+    if "find_lr(" not in write:
+        return expected
     arguments = write.partition("x, y, ")[2].rstrip(")").split(", ")
     options = " ".join(f"--{word.replace('=', ' ').replace('_', '-')}" for word in arguments if word)
-    return f"{expected.partition('expected ')[2]} Try: kwarmup find-lr {options}".replace(
-        "find_lr", "find-lr"
-    )
+    return f"{expected} Try: kwarmup find-lr {options}"
 
 
 def chart(sweep: Sweep, width: int) -> str:
@@ -158,4 +159,4 @@ def chart(sweep: Sweep, width: int) -> str:
     marks = [f"{middle.max():.3g}", *[""] * (_ROWS - 2), f"{min(0.0, middle.min()):.3g}"]
     lines = [f"{mark.rjust(margin)} │{line.rstrip()}" for mark, line in zip(marks, lines, strict=True)]
     begin, end = f"{sweep.learning_rates[0]:.0e}", f"{sweep.learning_rates[longest - 1]:.2g} learning rate"
-    return "\n".join([*lines, f"{' ' * margin}  {begin}{end.rjust(columns - len(begin))}"])
+    return "\n".join([*lines, f"{' ' * margin}  {begin} {end.rjust(columns - len(begin) - 1)}"])

@@ -45,7 +45,9 @@ def file(path: Path, epochs: int | None = None) -> Plan:
     """Return the plan in a file, whatever data it is for; see `read`."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"--plan {path}: {error.strerror or error}.") from error
+    except ValueError as error:
         raise UserError(f"--plan {path}: it cannot be read as JSON: {error}") from error
     with warnings.catch_warnings(), user_error(f"--plan {path}: "):
         warnings.simplefilter("ignore", PlanWarning)

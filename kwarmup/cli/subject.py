@@ -225,7 +225,9 @@ def _data(path: Path) -> dict[str, Any]:
 def _json(path: Path, kind: type) -> Any:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}.") from error
+    except ValueError as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(data, kind):
         raise UserError(f"{path} holds no plan and no profile.")

@@ -76,7 +76,7 @@ class Options:
 )
 @click.option(
     "--peak",
-    type=float,
+    type=click.FloatRange(min=0),
     metavar="NUMBER",
     help="Multiplies the profile, which may have its peak in front instead: 0.05 * (...).  "
     "[default: 0.1 for sgd, else what Keras gives the optimizer]",

@@ -40,6 +40,8 @@ class Data:
         self.x, self.y = x, y
         self.validation = keras.tree.map_structure(np.asarray, tuple(validation_data))
         self.examples, self.validation_examples = _length(x), _length(self.validation[0])
+        for name, part in (("x", x), ("y", y), ("validation_data", self.validation)):
+            _check_finite(name, part)
         self.monitor = monitor
         draw = np.random.default_rng(1)
         many = [min(_MANY, self.examples, self.validation_examples)] * 2
@@ -83,6 +85,17 @@ def _evaluate(model: keras.Model, data: Any) -> dict[str, float]:
     size = min(500, _length(data[0]))
     found = model.evaluate(*data, batch_size=size, verbose=0, return_dict=True)
     return {name: float(value) for name, value in found.items()}
+
+
+def _check_finite(name: str, part: Any) -> None:
+    # All trainings would diverge, and the whole budget would go into finding that out.
+    for array in keras.tree.flatten(part):
+        bad = np.count_nonzero(~np.isfinite(array)) if array.dtype.kind == "f" else 0
+        if bad:
+            raise value_error(
+                name, Code(f"{bad:,} of {array.size:,} values that are NaN or infinite"), "finite numbers",
+                "x = np.nan_to_num(x), or leave those examples out",
+            )  # fmt: skip
 
 
 def _length(x: Any) -> int:

@@ -153,6 +153,9 @@ class _Session:
         self.batch_sizes = self._sizes(batch_sizes)
         self.reference = _reference(self.batch_sizes)
         self.path = None if path is None else Path(path)
+        if self.path is not None:
+            # Not behind the first piece, minutes later.
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         self.begun = time.monotonic()
         self.before = 0.0  # seconds of an earlier session
         self.costs: dict[int, list[float]] = {}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
+# TensorFlow decides by the processor otherwise, and has other pools of memory with it than without.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Set by pytest-xdist. What the commands print depends on it.
 os.environ.pop("COLUMNS", None)
 

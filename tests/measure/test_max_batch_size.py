@@ -17,6 +17,9 @@ MEGABYTE = 2**20
 class Greedy(keras.layers.Layer):
     """Holds some megabytes for each example, and beyond a number of them asks for more than any machine has."""
 
+    #: Bytes that any such layer has held at once since this was set to 0.
+    peak = 0
+
     def __init__(self, most, megabytes=0):
         super().__init__()
         self.most, self.megabytes = most, megabytes
@@ -41,6 +44,7 @@ class Greedy(keras.layers.Layer):
 
     def hold(self, rows):
         held = np.ones(int(rows) * self.megabytes * MEGABYTE, "uint8")
+        Greedy.peak = max(Greedy.peak, len(held))
         if rows > self.most:
             self.fail()
         return np.float32(0 * len(held))
@@ -66,21 +70,27 @@ def values(model):
     return [np.array(ops.convert_to_numpy(variable)).tolist() for variable in variables]
 
 
-class Device(ProcessMemory):
-    """The process as an accelerator of a certain memory, which says itself when it has no more."""
+class Device:
+    """An accelerator of a certain memory, which tells what `Greedy` holds, and says itself when it has no more.
 
-    counted = False
-    memory = 0
+    Not by what the process holds, which is another number of megabytes from day to day.
+    """
 
-    def __init__(self):
-        super().__init__()
-        self.total = self.held + self.memory
+    counted, held = False, 100 * MEGABYTE
+
+    def __init__(self, memory):
+        self.total = self.held + memory
+
+    def begin(self):
+        Greedy.peak = 0
+
+    def peak(self):
+        return self.held + Greedy.peak
 
 
 @pytest.mark.parametrize("most", [37, 150])
 def test_a_planted_end_is_found_exactly_and_sooner_than_by_doubling_and_halving(monkeypatch, most):
-    monkeypatch.setattr(Device, "memory", most * 4 * MEGABYTE)
-    monkeypatch.setattr(module, "device_memory", lambda model: Device())
+    monkeypatch.setattr(module, "device_memory", lambda model: Device(most * 4 * MEGABYTE))
     model = network(Greedy(most, megabytes=4))
     found = kw.max_batch_size(model, X, Y)
     assert found.value == most and found.too_large == most + 1 and not found.counted

@@ -20,8 +20,9 @@ def message(argument: str, received: Any, expected: str, write: str) -> str:
     Write: warmup(steps=500)
     """
     # Data where a number belongs would fill the screen with its values.
-    if hasattr(received, "dtype") and getattr(received, "shape", ()):
-        received = Code(f"a {type(received).__name__} of shape {tuple(received.shape)}")
+    shape = getattr(received, "shape", None)
+    if hasattr(received, "dtype") and shape:
+        received = Code(f"a {type(received).__name__} of shape {tuple(shape)}")
     return f"`{argument}`: expected {expected}.\nReceived: {received!r}\nWrite: {write}"
 
 

@@ -135,13 +135,13 @@ def search(
         hypermodel.space.check_on(strategy)  # keras-tuner's first models are not made in its scope
     project = Path(directory)
     name = tuner if isinstance(tuner, str) else getattr(tuner, "__name__", "")
-    alone = os.environ.get("KERASTUNER_TUNER_ID", "chief") == "chief"
-    if alone:
+    chief = os.environ.get("KERASTUNER_TUNER_ID", "chief") == "chief"
+    if chief:
         kept.check_same(
             project, {**hypermodel.space.facts(), "tuner": name, "objective": str(objective), "seed": seed}
         )
         kept.put_back(project, os.environ.get("KERASTUNER_TUNER_ID", "tuner0"))
-    found = kept.passes(project, hypermodel.space.passes(), keep=alone)
+    found = kept.passes(project, hypermodel.space.passes(), keep=chief)
     hypermodel.space = dataclasses.replace(hypermodel.space, budget=as_before(found))
     common: dict[str, Any] = {
         "hypermodel": hypermodel,

@@ -105,7 +105,10 @@ def test_at_every_moment_of_an_export_the_newest_whole_version_loads(tmp_path, u
     assert found == sorted(found) and found[0] == [1] and found[-1] == [1, 2]
     # Half-written versions are among them, whatever the thread came to see: before the network
     # is written, before its signatures are, and whole but without a number.
-    halves = [{path.name for path in (copies / str(moment)).glob("unfinished-*/*")} for moment in range(moments.taken)]
+    halves = [
+        {path.name for path in (copies / str(moment)).glob("unfinished-*/*")}
+        for moment in range(moments.taken)
+    ]
     assert {"model.keras"} in halves
     assert any("saved_model.pb" in half and "signatures.json" not in half for half in halves)
     assert any({"saved_model.pb", "signatures.json"} <= half for half in halves)

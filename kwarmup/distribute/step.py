@@ -52,7 +52,7 @@ def train(model: Any, may_be_empty: bool, measures: bool = False) -> Callable[..
         context = tf.distribute.get_replica_context()
         mine, whole = _examples(piece.data), tf.cast(piece.whole, tf.float32)
         begun = logs.begun(model)
-        share = _share_of(lambda: _share(model, piece.data, mine / whole), mine, may_be_empty)
+        share = _share_of(lambda data: _share(model, data, mine / whole), piece.data, mine, may_be_empty)
         square = tf.math.divide_no_nan(_square(share.gradients) * whole, mine) if measures else None
         summed = _summed(share, begun, _counted(model), square, _said(piece, asked), context)
         loss, gradients = summed.share.of_all(model.trainable_weights)
@@ -83,7 +83,7 @@ def test(model: Any, may_be_empty: bool) -> Callable[..., dict[str, Any]]:
         context = tf.distribute.get_replica_context()
         mine, whole = _examples(piece.data), tf.cast(piece.whole, tf.float32)
         begun = logs.begun(model)
-        share = _share_of(lambda: _evaluated(model, piece.data, mine / whole), mine, may_be_empty)
+        share = _share_of(lambda data: _evaluated(model, data, mine / whole), piece.data, mine, may_be_empty)
         summed = _summed(share, begun, _counted(model), None, _said(piece, asked), context)
         loss, _ = summed.share.of_all([])
         found = _logs(model, begun, summed, loss, mine, whole)
@@ -149,21 +149,28 @@ def _dense(gradient: Any, weight: Any) -> Any:
     return gradient if known else tf.ensure_shape(gradient, weight.shape)
 
 
-def _share_of(make: Callable[[], Share], examples: tf.Tensor, may_be_empty: bool) -> Share:
+def _share_of(make: Callable[[Any], Share], data: Any, examples: tf.Tensor, may_be_empty: bool) -> Share:
     """Return what a replica contributes; nothing, in the same shapes, where it has no examples."""
-    if not may_be_empty:
-        return make()
     made: list[Share] = []
 
-    def some() -> list[tf.Tensor]:
-        made.append(make())
+    def some(data: Any = data) -> list[tf.Tensor]:
+        made.append(make(data))
         return tensors_in(made[0])
 
     def none() -> list[tf.Tensor]:
         return [tf.zeros(one.shape, one.dtype) for one in tensors_in(made[0])]
 
-    tensors = tf.cond(examples > 0, some, none)
-    return as_in(made[0], tensors)
+    if not may_be_empty or (tf.executing_eagerly() and examples > 0):
+        return make(data)
+    if tf.executing_eagerly():
+        # For the shapes, this is traced and does not run. Of a batch known to be empty Keras makes other ones.
+        tf.function(some).get_concrete_function(tree.map_structure(_any_number, data))
+        return as_in(made[0], none())
+    return as_in(made[0], tf.cond(examples > 0, some, none))
+
+
+def _any_number(batch: Any) -> Any:
+    return None if batch is None else tf.TensorSpec([None, *batch.shape[1:]], batch.dtype)
 
 
 def _summed(

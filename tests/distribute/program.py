@@ -131,6 +131,15 @@ def own_loss(strategy):
     return model, history
 
 
+def eager(strategy):
+    """Updates that Python runs; the last one has a single example, for one of the devices."""
+    plan = Plan(learning_rate=0.1, batch_size=8, examples=9, epochs=2)
+    with strategy.scope():
+        model = keras.Sequential(dense())
+        model.compile(keras.optimizers.SGD(plan.learning_rate), "mse", metrics=["mae"], run_eagerly=True)
+    return model, plan.on(strategy).fit(model, X[:9], Y[:9], verbose=0)
+
+
 def noise(strategy):
     """The noise scale from what two devices have computed: as from two parts of the batch on one."""
     plan = Plan(learning_rate=0.001, batch_size=20, examples=90, epochs=2)
@@ -265,9 +274,13 @@ def classes(strategy):
     )  # fmt: skip
 
 
-CASES = (ramp, plateau, masked, weighted, own_loss, noise, measured, searched, classes, plain)
+CASES = (ramp, plateau, masked, weighted, own_loss, eager, noise, measured, searched, classes, plain)
 #: The noise scale is measured from as many parts as there are devices; the door is tried by workers.
-DEVICES = {1: CASES, 2: tuple(case for case in CASES if case is not plain), 4: (ramp, plateau, own_loss)}
+DEVICES = {
+    1: CASES,
+    2: tuple(case for case in CASES if case is not plain),
+    4: (ramp, plateau, own_loss, eager),
+}
 WORKERS = (ramp, plateau, masked, noise, plain)
 
 

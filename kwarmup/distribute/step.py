@@ -166,7 +166,8 @@ def _share_of(make: Callable[[Any], Share], data: Any, examples: tf.Tensor, may_
         # For the shapes, this is traced and does not run. Of a batch known to be empty Keras makes other ones.
         tf.function(some).get_concrete_function(tree.map_structure(_any_number, data))
         return as_in(made[0], none())
-    return as_in(made[0], tf.cond(examples > 0, some, none))
+    tensors = tf.cond(examples > 0, some, none)
+    return as_in(made[0], tensors)
 
 
 def _any_number(batch: Any) -> Any:

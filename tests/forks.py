@@ -1,10 +1,10 @@
-"""Runs a program again and again in processes of its own, without starting TensorFlow anew for each.
+"""Runs a program again and again in processes of its own, without importing Keras and its backend anew for each.
 
     python forks.py PROGRAM
 
 imports the program once and then, for each line of arguments that it reads, forks a process that runs its `run`; what
 that ended with is written back as a line. Such a process is killed as any other is: it has its own memory and files.
-TensorFlow may be imported before a fork, but it must not have computed anything.
+A backend may be imported before a fork, but it must not have computed anything.
 """
 
 import importlib.util

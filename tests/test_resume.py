@@ -5,13 +5,10 @@ weights, as in a new process. Real processes and real kills are at the end.
 """
 
 import collections
-import contextlib
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -831,21 +828,16 @@ PROGRAM = Path(__file__).parent / "resume_program.py"
 KILLS = 20 if BACKEND == "tensorflow" else 4
 
 
-class Processes:
-    """Runs the training program in processes of its own; where forks are safe, TensorFlow is imported once."""
+class Processes(Forks):
+    """Runs the training program in processes of its own."""
 
     def __init__(self):
-        self.forks = Forks(PROGRAM) if BACKEND == "tensorflow" else contextlib.nullcontext()
+        super().__init__(PROGRAM)
 
     def run(self, folder, kill="never:0"):
         """Run the training program; return its exit code."""
         folder.mkdir(exist_ok=True)
-        arguments = [folder / "checkpoints", folder / "result.json", "--kill", kill]
-        if BACKEND == "tensorflow":
-            code, said = self.forks.run(*arguments)
-        else:
-            ended = subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True)
-            code, said = ended.returncode, ended.stderr
+        code, said = super().run(folder / "checkpoints", folder / "result.json", "--kill", kill)
         assert code in (0, 143, -signal.SIGKILL), said
         return code
 
@@ -883,8 +875,7 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path):
         print(f"seed {seed}: {' '.join(moments)}")
         return results
 
-    processes = Processes()
-    with processes.forks:
+    with Processes() as processes:
         alone = ended_alone(processes, tmp_path / "alone")
         results = chain(processes, 0)
         if BACKEND == "tensorflow":  # asked to end by SIGTERM it is saved, and goes on

@@ -94,7 +94,7 @@ def kept(what: str, files: str, folder: str | None = None) -> Callable[..., Any]
 
 
 def check_new(what: str, folder: Path, file: str, resume: bool) -> None:
-    """Refuse to begin where something is kept already.
+    """Refuse to begin where something is kept already; say so where there is nothing to go on with.
 
     Raises:
         UserError: if there is such a file, and nobody said `--resume`.
@@ -105,6 +105,8 @@ def check_new(what: str, folder: Path, file: str, resume: bool) -> None:
         raise UserError(
             f"{folder} holds a {what}. Go on with it: --resume. Or begin another: --output FOLDER."
         )
+    if resume and not (folder / file).exists():
+        click.echo(f"There is nothing to go on with in {folder}: a {what} begins.")
 
 
 def check_sizes(sizes: Sequence[int], data: Data) -> None:

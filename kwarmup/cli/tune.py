@@ -13,7 +13,7 @@ from kwarmup.cli import options
 if TYPE_CHECKING:
     from kwarmup.searches.result import SearchResult
 
-TRIALS, BEST, TABLE, PICTURE, SWEEP = "trials", "best.json", "trials.json", "search.png", "sweep.json"
+TRIALS, BEST, TABLE, PICTURE = "trials", "best.json", "trials.json", "search.png"
 LOGS = "logs"
 #: The exit code behind Ctrl-C.
 STOPPED = 130
@@ -53,9 +53,10 @@ class Range(click.ParamType[Any]):
 )
 @click.option(
     "--budget",
-    type=click.Choice(["examples", "updates"]),
+    type=click.Choice(["examples", "updates", "time"]),
     default="examples",
-    help="What all trials have as many of; --epochs are those at the first of the batch sizes.",
+    help="What all trials have as much of; --epochs are those at the first of the batch sizes. The time of an "
+    "update is measured once, before the search.",
 )
 @click.option(
     "--tuner",
@@ -104,12 +105,13 @@ def _tune(*, workers: int, output: Path, resume: bool, trials: int, **more: Any)
     from kwarmup.cli.terminal import console as make_console
 
     part = os.environ.get("KERASTUNER_TUNER_ID")
-    options.check_new("search", output, TRIALS, resume or part is not None)
+    if part is None:
+        options.check_new("search", output, TRIALS, resume)
     console = make_console()
     import_quietly()
     from kwarmup.cli.tuning import Tuning
 
-    tuning = Tuning(output / SWEEP, **more)
+    tuning = Tuning(output, **more)
     with user_error():
         if workers > 1 and part is None:
             from kwarmup.cli.workers import run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -12,15 +13,19 @@ from kwarmup.cli import options
 from kwarmup.cli.afresh import afresh
 from kwarmup.cli.errors import UserError
 from kwarmup.measure.find_lr import find_lr
+from kwarmup.measure.throughput import throughput
 from kwarmup.plan import Plan, PlanWarning
 from kwarmup.searches import outcome
-from kwarmup.searches.budget import equal_examples, equal_updates
+from kwarmup.searches.budget import Budget, equal_examples, equal_time, equal_updates
 from kwarmup.searches.result import SearchResult
 from kwarmup.searches.search import search
 from kwarmup.searches.space import peak_range
+from kwarmup.speed import Throughput
 from kwarmup.sweep import Sweep
 from kwarmup.verbs import cosine, warmup
 
+#: What is measured before a search, in its folder: all processes of a search go by the same figures.
+SWEEP, SPEED = "sweep.json", "speed.json"
 _BUDGETS = {"examples": equal_examples, "updates": equal_updates}
 #: The part of each trial that it warms up in.
 _WARMUP = 0.1
@@ -30,7 +35,7 @@ class Tuning:
     """What `kwarmup tune` searches.
 
     Args:
-        sweep: the file of the range test; it is measured and written where it is missing and needed.
+        output: the folder of the search, for what is measured before it, unless that is there already.
         **given: the options of the command.
 
     Raises:
@@ -38,22 +43,23 @@ class Tuning:
     """
 
     def __init__(
-        self, sweep: Path, *, source: str, network: str | None, batch_sizes: list[int],
+        self, output: Path, *, source: str, network: str | None, batch_sizes: list[int],
         peak: tuple[float, float] | None, epochs: int, budget: str, tuner: str, objective: str | None,
         optimizer_name: str | None, seed: int,
     ):  # fmt: skip
         data = data_sets.load(source)
         options.check_sizes(batch_sizes, data)
         self.seed, self.tuner = seed, tuner
-        self.batch_sizes, self.budget = batch_sizes, _BUDGETS[budget]
+        self.batch_sizes = batch_sizes
         keras.utils.set_random_seed(seed)
         self.build, first, self.data = afresh(network, optimizer_name, data)
         self.objective = objective or ("val_accuracy" if _has_accuracy(first) else "val_loss")
-        self.sweep = None if peak is not None else self._measured(sweep, first)
+        self.sweep = None if peak is not None else self._measured(output / SWEEP, first)
         if peak is None:
             assert self.sweep is not None
             peak = peak_range(self.sweep)
         self.peak = peak
+        self.budget = self._of_time(output / SPEED, first) if budget == "time" else _BUDGETS[budget]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PlanWarning)
             self.plan = Plan(
@@ -88,13 +94,28 @@ class Tuning:
             tuple(outcome.read_all(folder)),
         )  # fmt: skip
 
+    def _of_time(self, path: Path, model: keras.Model) -> Budget:
+        if len(set(self.batch_sizes)) == 1:
+            return equal_examples  # and there is no line through one batch size
+        if not path.exists():
+            found = throughput(model, self.data.x, self.data.y, batch_sizes=self.batch_sizes, seed=self.seed)
+            if found.interrupted:
+                raise KeyboardInterrupt
+            _write(path, json.dumps(found.to_dict()))
+        speed = Throughput.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        if len(speed.batch_sizes) == 1:
+            raise UserError(
+                f"--budget time: a batch of {speed.out_of_memory[0]:,} does not fit into the memory, and one batch "
+                "size tells nothing of the others. Write: --batch-sizes with two that fit"
+            )
+        return equal_time(speed)
+
     def _measured(self, path: Path, model: keras.Model) -> Sweep:
         if not path.exists():
             found = find_lr(model, self.data.x, self.data.y, batch_size=self.batch_sizes[0], seed=self.seed)
             if found.interrupted:
                 raise KeyboardInterrupt
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(found.to_json(), encoding="utf-8")
+            _write(path, found.to_json())
         sweep = Sweep.from_json(path.read_text(encoding="utf-8"))
         try:
             sweep.suggest()
@@ -104,6 +125,11 @@ class Tuning:
                 "The range test suggests no learning rate; say where to search: --peak 0.001,1"
             ) from error
         return sweep
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _has_accuracy(model: keras.Model) -> bool:

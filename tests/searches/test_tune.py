@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kwarmup import Plan, SearchResult
-from kwarmup.cli import main
+from kwarmup import Plan, SearchResult, Throughput
+from kwarmup.cli import main, tuning
 from kwarmup.searches.outcome import FINISHED
 
 DRAW = np.random.default_rng(0)
@@ -123,6 +123,44 @@ def test_what_is_wrong_is_said(folder, arguments, words):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2 and words in " ".join(result.output.split()), result.output
     assert Path("tune/trials.json").read_bytes() == before
+
+
+TIMED = [*TUNE, "--output", "timed", "--budget", "time"]
+
+
+def test_a_budget_of_time_is_measured_once(folder, monkeypatch):
+    """A pass in batches of 40 takes half as long as one in batches of 10, and so a trial has twice as many."""
+    calls = []
+
+    def throughput(model, x, y, batch_sizes, seed):
+        calls.append(tuple(batch_sizes))
+        return Throughput((10, 40), [(0.001, 0.002)] * 5, (0.0, 0.0))
+
+    monkeypatch.setattr(tuning, "throughput", throughput)
+    result = CliRunner().invoke(main, TIMED)
+    assert result.exit_code == 0, result.output
+    found = SearchResult.load("timed/trials.json")
+    assert {trial.values["batch_size"]: trial.plan.clock.epochs for trial in found.trials} == {10: 3, 40: 6}
+    result = CliRunner().invoke(main, [*TIMED, "--resume", "--trials", "4"])
+    assert result.exit_code == 0, result.output
+    assert len(SearchResult.load("timed/trials.json").trials) == 4 and calls == [(10, 40)]
+
+
+def test_where_one_batch_size_alone_fits_there_is_no_budget_of_time(folder, monkeypatch):
+    lost = Throughput((10,), [(0.001,)] * 5, (0.0,), out_of_memory=(40,))
+    monkeypatch.setattr(tuning, "throughput", lambda *_, **__: lost)
+    result = CliRunner().invoke(main, [*TIMED, "--output", "lost"])
+    assert result.exit_code == 2 and "--budget time: a batch of 40 does not fit" in result.output
+    monkeypatch.setattr(tuning, "throughput", None)  # of a single batch size nothing is to be measured
+    result = CliRunner().invoke(main, [*TIMED, "--output", "single", "--batch-sizes", "40", "--trials", "1"])
+    assert result.exit_code == 0, result.output
+
+
+def test_resume_where_there_is_nothing_says_so(folder):
+    result = CliRunner().invoke(main, [*TUNE, "--output", "fresh", "--resume", "--trials", "1"])
+    assert result.exit_code == 0, result.output
+    assert "There is nothing to go on with in fresh: a search begins." in result.stdout
+    assert "nothing to go on" not in CliRunner().invoke(main, [*TUNE, "--output", "fresh", "--resume"]).stdout
 
 
 def start(arguments, **environment):

@@ -1,13 +1,13 @@
 """Trainings by two workers that can be killed anywhere and started again; run by `test_faults.py` as a program.
 
     kwarmup launch --workers 2 -- python faulty.py FOLDER [--kill RESTART:WORKER:TRAINING:BATCH ...]
-        [--end RESTART:WORKER:TRAINING:BATCH] [--pause RESTART:TRAINING:BATCH]
+        [--end RESTART:WORKER:TRAINING:BATCH] [--pause RESTART:TRAINING:BATCH] [--only TRAINING]
 
 trains three times: `planned` by `plan.fit`, `checkpoints` by Keras's own `fit` with `Checkpoints`, and `backup` by the
 same with Keras's `BackupAndRestore`. Each writes its checkpoints to a folder of its name in FOLDER, and the weights of
 each worker to an .npz file there. `--kill` lets a worker kill itself, as `kill -9` would, at a batch of the start that
 follows so many restarts; `--end` lets it send itself SIGTERM. `--pause` lets all workers say "paused" and sleep at
-each batch of such a start from there on, so that there is time to end them.
+each batch of such a start from there on, so that there is time to end them. `--only` trains one of them alone.
 """
 
 import argparse
@@ -127,11 +127,14 @@ def main():
     parser.add_argument("--kill", nargs="*", default=[])
     parser.add_argument("--end", nargs="*", default=[])
     parser.add_argument("--pause", default="::0")
+    parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     strategy = distribute.strategy(timeout=60)
     worker = replicas.worker_number(strategy.cluster_resolver)
     for training in (planned, checkpoints, backup):
         name = training.__name__
+        if arguments.only not in ("", name):
+            continue
         # In a training that goes on, what is restored must not lean on a seed.
         begun = (arguments.folder / name).exists()
         keras.utils.set_random_seed(int(RESTARTS) if begun else 0)

@@ -4,10 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hosts import Hosts
+
+from kwarmup.distribute.cluster import Cluster
 
 PROGRAM = Path(__file__).parent / "faulty.py"
 TRAININGS = ("planned", "checkpoints", "backup")
@@ -32,15 +36,22 @@ def different(one, other):
     return [name for name in one.files if one[name].tobytes() != other[name].tobytes()]
 
 
-@pytest.mark.slow
-def test_killed_and_ended_workers_come_to_the_same_weights(tmp_path):
-    """A worker is killed, then the chief, then all are asked to end; each start of two workers takes seconds."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir(), broken.mkdir()
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What two workers end with whom nobody disturbs, by training."""
+    whole = tmp_path_factory.mktemp("whole")
     launched(whole)
-    undisturbed = {name: np.load(whole / f"{name}-0.npz") for name in TRAININGS}
-    for name, arrays in undisturbed.items():
+    found = {name: np.load(whole / f"{name}-0.npz") for name in TRAININGS}
+    for name, arrays in found.items():
         assert different(arrays, np.load(whole / f"{name}-1.npz")) == []
+    return found
+
+
+@pytest.mark.slow
+def test_killed_and_ended_workers_come_to_the_same_weights(undisturbed, tmp_path):
+    """A worker is killed, then the chief, then all are asked to end; each start of two workers takes seconds."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
     a_difference_is_seen(undisturbed["planned"])
 
     # The one that is left over waits for the other until TensorFlow misses its heartbeats, or for the grace.
@@ -89,6 +100,60 @@ def told_to_end(program):
         launcher.kill()
         launcher.stdout.close()
         launcher.wait()
+
+
+@pytest.fixture
+def hosts():
+    try:
+        with Hosts() as hosts:
+            yield hosts
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"two hosts cannot be made here: {error}")
+
+
+@pytest.mark.slow
+def test_two_hosts_that_lose_each_other_end_and_go_on_to_the_same_weights(undisturbed, hosts, tmp_path):
+    """The link between them is cut: no process has ended, and nobody tells either of them."""
+    cut_off = on_hosts(hosts, tmp_path, restarts=0, pause=("--pause", "0:planned:6"))
+    try:
+        said = [next(line for line in cut_off[0].stdout if "paused" in line)]
+        hosts.cut()
+        began = time.monotonic()
+        for process in cut_off:
+            said.append(process.communicate(timeout=120)[0])
+            assert process.returncode == 1 and "WorkerLost: Another worker was lost" in said[-1], said
+        assert time.monotonic() - began < 60, "the heartbeats that are missed are those of ten seconds"
+    finally:
+        for process in cut_off:
+            process.kill()
+            process.wait()
+    assert not list(tmp_path.glob("*.npz"))
+
+    hosts.join()
+    for process in on_hosts(hosts, tmp_path, restarts=1):
+        said = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, said
+    for number in range(2):
+        assert different(undisturbed["planned"], np.load(tmp_path / f"planned-{number}.npz")) == []
+
+
+def on_hosts(hosts, folder, restarts, pause=()):
+    """Start a worker on each host, as a job scheduler does; return their processes."""
+    cluster = tuple(f"{address}:21213" for address in hosts.addresses)
+    return [
+        subprocess.Popen(
+            hosts.on(number, sys.executable, str(PROGRAM), str(folder), "--only", "planned", *pause),
+            env={
+                **os.environ,
+                "TF_CONFIG": Cluster(cluster, number).to_json(),
+                "KWARMUP_RESTARTS": str(restarts),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
 
 
 def a_difference_is_seen(undisturbed):

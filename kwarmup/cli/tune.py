@@ -87,7 +87,7 @@ def command(**arguments: Any) -> None:
     Each trial is kept while it runs. Ctrl-C ends the search and reports what was found (exit code 130); --resume goes
     on. With --workers, one that was killed is started again, and goes on with its trial. On several machines
     with one file system, set KERASTUNER_TUNER_ID (chief, worker0, …), KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT,
-    and give the same command on each.
+    and give the same command on each; the chief reports.
 
     \b
     Examples:
@@ -121,7 +121,10 @@ def _tune(*, workers: int, output: Path, resume: bool, trials: int, **more: Any)
                 code = run(workers, output / TRIALS, output / LOGS, screen)
         else:
             code = tuning.run(output / TRIALS, trials)
-    return code if part is not None else _report(tuning.result(output / TRIALS), output, code, console)
+    # Of processes on several machines the chief reports; those of `--workers` are begun by one that does.
+    if part is not None and (part != "chief" or workers > 1):
+        return code
+    return _report(tuning.result(output / TRIALS), output, code, console)
 
 
 def _report(result: SearchResult, output: Path, code: int, console: Any) -> int:

@@ -125,6 +125,21 @@ def test_what_is_wrong_is_said(folder, arguments, words):
     assert Path("tune/trials.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("part", "workers", "reports"),
+    [("chief", (), True), ("worker0", (), False), ("chief", ("--workers", "2"), False)],
+)
+def test_of_several_machines_the_chief_reports(folder, monkeypatch, part, workers, reports):
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", part)
+    monkeypatch.setattr(tuning.Tuning, "run", lambda *_: 0)  # the search has ended
+    Path("tune/best.json").unlink(missing_ok=True)
+    result = CliRunner().invoke(main, [*TUNE, *workers])
+    assert result.exit_code == 0, result.output
+    assert ("The best, trial" in result.stdout) == Path("tune/best.json").exists() == reports
+    CliRunner().invoke(main, [*TUNE, "--resume"], env={"KERASTUNER_TUNER_ID": None})
+    assert Path("tune/best.json").exists()  # for other tests
+
+
 TIMED = [*TUNE, "--output", "timed", "--budget", "time"]
 
 

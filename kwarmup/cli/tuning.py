@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -27,6 +31,8 @@ from kwarmup.verbs import cosine, warmup
 #: What is measured before a search, in its folder: all processes of a search go by the same figures.
 SWEEP, SPEED = "sweep.json", "speed.json"
 _BUDGETS = {"examples": equal_examples, "updates": equal_updates}
+#: Seconds that workers wait for what the chief measures, and how often they look for it.
+_PATIENCE, _LOOK = 900.0, 0.2
 #: The part of each trial that it warms up in.
 _WARMUP = 0.1
 
@@ -97,12 +103,11 @@ class Tuning:
     def _of_time(self, path: Path, model: keras.Model) -> Budget:
         if len(set(self.batch_sizes)) == 1:
             return equal_examples  # and there is no line through one batch size
-        if not path.exists():
-            found = throughput(model, self.data.x, self.data.y, batch_sizes=self.batch_sizes, seed=self.seed)
-            if found.interrupted:
-                raise KeyboardInterrupt
-            _write(path, json.dumps(found.to_dict()))
-        speed = Throughput.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+        def measure() -> Throughput:
+            return throughput(model, self.data.x, self.data.y, batch_sizes=self.batch_sizes, seed=self.seed)
+
+        speed = Throughput.from_dict(_once(path, measure))
         if len(speed.batch_sizes) == 1:
             raise UserError(
                 f"--budget time: a batch of {speed.out_of_memory[0]:,} does not fit into the memory, and one batch "
@@ -111,25 +116,47 @@ class Tuning:
         return equal_time(speed)
 
     def _measured(self, path: Path, model: keras.Model) -> Sweep:
-        if not path.exists():
+        def measure() -> Sweep:
             found = find_lr(model, self.data.x, self.data.y, batch_size=self.batch_sizes[0], seed=self.seed)
+            try:
+                if not found.interrupted:
+                    found.suggest()
+            except ValueError as error:
+                raise UserError(
+                    "The range test suggests no learning rate; say where to search: --peak 0.001,1"
+                ) from error
+            return found
+
+        return Sweep.from_dict(_once(path, measure))
+
+
+def _once(path: Path, measure: Callable[[], Sweep | Throughput]) -> dict[str, Any]:
+    """Return what is in a file; of several processes that start at once, the chief measures it for all of them.
+
+    Args:
+        path: the file.
+        measure: returns what is to be in it.
+
+    Raises:
+        KeyboardInterrupt: if Ctrl-C ended the measurement.
+        UserError: if it is the chief's to measure, and does not come.
+    """
+    chief = os.environ.get("KERASTUNER_TUNER_ID", "chief") == "chief"
+    end = time.monotonic() + _PATIENCE
+    while not path.exists():
+        if chief:
+            found = measure()
             if found.interrupted:
                 raise KeyboardInterrupt
-            _write(path, found.to_json())
-        sweep = Sweep.from_json(path.read_text(encoding="utf-8"))
-        try:
-            sweep.suggest()
-        except ValueError as error:
-            path.unlink()
+            outcome.write_json(path, found.to_dict())
+        elif time.monotonic() > end:
             raise UserError(
-                "The range test suggests no learning rate; say where to search: --peak 0.001,1"
-            ) from error
-        return sweep
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+                f"After {_PATIENCE:g} s there is no {path}, which the chief measures for all. Start the chief, with "
+                "the same --output on a file system that all share."
+            )
+        else:
+            time.sleep(_LOOK)
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _has_accuracy(model: keras.Model) -> bool:

@@ -1,18 +1,22 @@
 """`kwarmup tune`: in one process, killed and gone on with, and with workers of which one is killed."""
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kwarmup import Plan, SearchResult, Throughput
+from kwarmup import Plan, SearchResult, Sweep, Throughput
 from kwarmup.cli import main, tuning
+from kwarmup.cli.errors import UserError
 from kwarmup.searches.outcome import FINISHED
 
 DRAW = np.random.default_rng(0)
@@ -138,6 +142,35 @@ def test_of_several_machines_the_chief_reports(folder, monkeypatch, part, worker
     assert ("The best, trial" in result.stdout) == Path("tune/best.json").exists() == reports
     CliRunner().invoke(main, [*TUNE, "--resume"], env={"KERASTUNER_TUNER_ID": None})
     assert Path("tune/best.json").exists()  # for other tests
+
+
+def test_workers_wait_for_what_the_chief_measures(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_LOOK", 0.01)
+    file, found = tmp_path / "new" / "speed.json", Throughput((10, 40), [(0.001, 0.002)], (0.0, 0.0))
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker1")
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(tuning._once, file, None)
+        time.sleep(0.1)
+        assert not waiting.done()
+        monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+        assert tuning._once(file, lambda: found) == waiting.result(10)
+    assert Throughput.from_dict(tuning._once(file, None)) == found
+    with pytest.raises(KeyboardInterrupt):
+        tuning._once(tmp_path / "stopped", lambda: dataclasses.replace(found, interrupted=True))
+    assert not (tmp_path / "stopped").exists()
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker1")
+    monkeypatch.setattr(tuning, "_PATIENCE", 0.05)
+    with pytest.raises(UserError, match="After 0.05 s there is no .*lost, which the chief measures"):
+        tuning._once(tmp_path / "lost", None)
+
+
+def test_a_range_test_that_suggests_nothing_is_not_kept(folder, monkeypatch):
+    flat = Sweep((1e-3, 1e-2, 1e-1), ((1.0, 1.0, 1.0),), batch_size=10)
+    monkeypatch.setattr(tuning, "find_lr", lambda *_, **__: flat)
+    words = [word for word in TUNE if word not in ("--peak", "0.01,1")]
+    result = CliRunner().invoke(main, [*words, "--output", "flat"])
+    assert result.exit_code == 2 and "say where to search: --peak 0.001,1" in result.output
+    assert not Path("flat/sweep.json").exists()
 
 
 TIMED = [*TUNE, "--output", "timed", "--budget", "time"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -75,11 +76,15 @@ class Tuning:
 
     def run(self, folder: Path, trials: int) -> int:
         """Search until there are enough trials, or Ctrl-C; return the exit code."""
-        tuner = search(
-            self.build, self.plan, peak=self.peak, batch_size=self.batch_sizes, budget=self.budget,
-            sweep=self.sweep, tuner=self.tuner, objective=self.objective, max_trials=trials, directory=folder,
-            seed=self.seed,
-        )  # fmt: skip
+        try:
+            tuner = search(
+                self.build, self.plan, peak=self.peak, batch_size=self.batch_sizes, budget=self.budget,
+                sweep=self.sweep, tuner=self.tuner, objective=self.objective, max_trials=trials, directory=folder,
+                seed=self.seed,
+            )  # fmt: skip
+        except ValueError as error:
+            # What is to be written is an option here.
+            raise UserError(re.sub(r"plan\.replace\(epochs=(\d+)\)", r"--epochs \1", str(error))) from error
         try:
             tuner.search(
                 self.data.x, self.data.y, validation_data=(self.data.x_validation, self.data.y_validation),

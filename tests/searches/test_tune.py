@@ -117,7 +117,7 @@ def test_its_plan_is_trained_by(folder):
         ([*TUNE, "--resume", "--peak", "0.01,2"], "2.0 now"),
         (
             [*TUNE, "--output", "new", "--budget", "updates", "--batch-sizes", "40,10"],
-            "passes at batch size 10",
+            "passes at batch size 10, for 3 of the plan Write: --epochs ",
         ),
     ],
     ids=["there is one", "range", "no numbers", "too large", "another", "budget"],

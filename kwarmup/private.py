@@ -136,6 +136,14 @@ def slurm_nodes(hosts: str, tasks: str) -> tuple[list[str], list[int]]:
     return slurm.expand_hostlist(hosts), slurm.expand_tasks_per_node(tasks)
 
 
+def layers_of(model: keras.Model) -> list[Any]:
+    """Return all layers of a model, those within other layers and models too.
+
+    `model.layers` has the outermost ones, and a layer of one's own does not say what it is made of.
+    """
+    return list(model._flatten_layers(include_self=False))
+
+
 def tracked(thing: keras.Model | keras.optimizers.Optimizer) -> dict[str, Any]:
     """Return what a model or an optimizer knows about its own: the lists that its variables and metrics are in.
 

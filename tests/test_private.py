@@ -11,6 +11,7 @@ from kwarmup.private import (
     direction_of,
     index_of,
     input_signature,
+    layers_of,
     loss_tracker,
     losses_of_one_device,
     mask_of,
@@ -129,6 +130,20 @@ def test_the_list_that_a_schedule_takes_the_learning_rate_out_of_is_found():
     assert [id(variable) for variable in variables] == [id(variable) for variable in optimizer.variables]
     optimizer.learning_rate = Schedule(warmup(steps=3))
     assert len(variables) == 1
+
+
+class Nested(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.inner = [keras.layers.Dense(1), keras.layers.BatchNormalization(synchronized=True)]
+
+
+def test_layers_within_layers_are_found():
+    nested = Nested()
+    model = keras.Sequential([keras.Sequential([nested]), keras.layers.Dense(2)])
+    assert (
+        nested.inner[1] in layers_of(model) and len(layers_of(model)) == 5 and model not in layers_of(model)
+    )
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])

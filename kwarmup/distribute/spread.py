@@ -72,7 +72,7 @@ class Spread:
 
     def test_function(self) -> Callable[[Any], dict[str, Any]]:
         """Return what `evaluate` calls with an iterator for each execution."""
-        return self._execution(step.test(self.model, may_be_empty=True))
+        return self._execution(step.test(self.model))
 
     def validation(self, data: Any, batch_size: int | None, steps: int | None) -> tuple[Any, int]:
         """Return validation data over the replicas, and how many batches it has.

@@ -7,6 +7,7 @@ accumulation and a loss scale see what they would see on one device.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from kwarmup.micro_batches import logs
 from kwarmup.micro_batches.on_tensorflow import as_in, tensors_in
 from kwarmup.micro_batches.share import Share, losses_of
 from kwarmup.parts import FIGURES
-from kwarmup.private import losses_of_one_device, summed_beforehand
+from kwarmup.private import layers_of, losses_of_one_device, summed_beforehand
 
 #: Where a step of several workers puts, for the process that runs it, how many of them have been asked to end, and
 #: how far the marks of their batches are apart.
@@ -47,12 +48,15 @@ def train(model: Any, may_be_empty: bool, measures: bool = False) -> Callable[..
         measures: add the figures of the noise scale to the logs, from the replicas' own gradients.
     """
     strategy = model.distribute_strategy
+    empty = _Empty.BRANCH if may_be_empty else _Empty.NEVER
+    if may_be_empty and any(getattr(layer, "synchronized", False) for layer in layers_of(model)):
+        empty = _Empty.RUN
 
     def replica(piece: Piece, asked: Any = None) -> tuple[list[Any], Any]:
         context = tf.distribute.get_replica_context()
         mine, whole = _examples(piece.data), tf.cast(piece.whole, tf.float32)
         begun = logs.begun(model)
-        share = _share_of(lambda data: _share(model, data, mine / whole), piece.data, mine, may_be_empty)
+        share = _share_of(lambda data: _share(model, data, mine / whole), piece.data, mine, empty)
         square = tf.math.divide_no_nan(_square(share.gradients) * whole, mine) if measures else None
         summed = _summed(share, begun, _counted(model), square, _said(piece, asked), context)
         loss, gradients = summed.share.of_all(model.trainable_weights)
@@ -75,7 +79,7 @@ def train(model: Any, may_be_empty: bool, measures: bool = False) -> Callable[..
     return update
 
 
-def test(model: Any, may_be_empty: bool) -> Callable[..., dict[str, Any]]:
+def test(model: Any) -> Callable[..., dict[str, Any]]:
     """Return a function that evaluates what a distributed iterator yields; see `train`."""
     strategy = model.distribute_strategy
 
@@ -83,7 +87,7 @@ def test(model: Any, may_be_empty: bool) -> Callable[..., dict[str, Any]]:
         context = tf.distribute.get_replica_context()
         mine, whole = _examples(piece.data), tf.cast(piece.whole, tf.float32)
         begun = logs.begun(model)
-        share = _share_of(lambda data: _evaluated(model, data, mine / whole), piece.data, mine, may_be_empty)
+        share = _share_of(lambda data: _evaluated(model, data, mine / whole), piece.data, mine, _Empty.BRANCH)
         summed = _summed(share, begun, _counted(model), None, _said(piece, asked), context)
         loss, _ = summed.share.of_all([])
         found = _logs(model, begun, summed, loss, mine, whole)
@@ -149,7 +153,15 @@ def _dense(gradient: Any, weight: Any) -> Any:
     return gradient if known else tf.ensure_shape(gradient, weight.shape)
 
 
-def _share_of(make: Callable[[Any], Share], data: Any, examples: tf.Tensor, may_be_empty: bool) -> Share:
+class _Empty(enum.Enum):
+    """What is to be done where a replica may have no examples."""
+
+    NEVER = enum.auto()  # it cannot be
+    BRANCH = enum.auto()  # the model is not run there
+    RUN = enum.auto()  # it is, since layers sum over all replicas, which they cannot do in a branch
+
+
+def _share_of(make: Callable[[Any], Share], data: Any, examples: tf.Tensor, empty: _Empty) -> Share:
     """Return what a replica contributes; nothing, in the same shapes, where it has no examples."""
     made: list[Share] = []
 
@@ -160,7 +172,13 @@ def _share_of(make: Callable[[Any], Share], data: Any, examples: tf.Tensor, may_
     def none() -> list[tf.Tensor]:
         return [tf.zeros(one.shape, one.dtype) for one in tensors_in(made[0])]
 
-    if not may_be_empty or (tf.executing_eagerly() and examples > 0):
+    if empty is _Empty.RUN:
+        share = make(data)
+        # The mean over no examples is no number; and Keras leaves it a vector where it knows that there are none.
+        losses, logged = ([tf.reduce_sum(one) for one in many] for many in (share.losses, share.logged))
+        share = share._replace(losses=losses, logged=logged)
+        return as_in(share, [tf.where(examples > 0, one, tf.zeros_like(one)) for one in tensors_in(share)])
+    if empty is _Empty.NEVER or (tf.executing_eagerly() and examples > 0):
         return make(data)
     if tf.executing_eagerly():
         # For the shapes, this is traced and does not run. Of a batch known to be empty Keras makes other ones.

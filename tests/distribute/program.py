@@ -160,7 +160,7 @@ def noise(strategy):
 def plain(strategy):
     """Keras's own `fit`, through the door: arrays, then a dataset that does not know its length; and `evaluate`."""
     with strategy.scope():
-        model = keras.Sequential(dense())
+        model = keras.Sequential([keras.layers.BatchNormalization(synchronized=True), *dense()])
         model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"])
     seen = []
     said = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["mae"]))
@@ -260,8 +260,11 @@ class Halves(keras.utils.PyDataset):
 
 
 def classes(strategy):
-    """Class weights, a `PyDataset` for training and validation, and BatchNorm that looks at all devices."""
-    plan = Plan(learning_rate=0.1, batch_size=24, examples=EXAMPLES, epochs=2)
+    """Class weights, a `PyDataset` for training and validation, and BatchNorm that looks at all devices.
+
+    The last batch of a pass is one example, for one of the devices.
+    """
+    plan = Plan(learning_rate=0.1, batch_size=20, examples=EXAMPLES, epochs=2)
     targets = CLASSES[:, 0]
     with strategy.scope():
         layers = [keras.layers.Dense(4, use_bias=False), keras.layers.BatchNormalization(synchronized=True)]

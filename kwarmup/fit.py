@@ -51,7 +51,7 @@ def fit(
                 name, arguments[name], "no such argument, since the plan decides it", "plan.fit(model, x, y)"
             )
     _check_names(arguments, model)
-    callbacks = _listed(callbacks)
+    callbacks = listed(callbacks)
     micro_batches.check(max_device_batch)
     _check_roll_back(roll_back, checkpoint_dir, x)
     guard.check_model(plan, model)
@@ -134,7 +134,7 @@ def _check_names(arguments: dict[str, Any], model: keras.Model) -> None:
             )  # fmt: skip
 
 
-def _listed(callbacks: Any) -> list[keras.callbacks.Callback]:
+def listed(callbacks: Any) -> list[keras.callbacks.Callback]:
     """Return callbacks as a list: one of them, or several in any nesting, as Keras takes them."""
     found = [] if callbacks is None else keras.tree.flatten(callbacks)
     for callback in found:

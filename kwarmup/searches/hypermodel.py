@@ -10,9 +10,10 @@ from typing import Any, final
 import keras
 import keras_tuner
 
-from kwarmup import applied
+from kwarmup import applied, guard
 from kwarmup.distribute import replicas
 from kwarmup.errors import Code, type_error, value_error
+from kwarmup.fit import listed
 from kwarmup.measure.noise_scale import NoiseScale
 from kwarmup.plan import Plan
 from kwarmup.private import optimizer_like
@@ -100,6 +101,9 @@ class PlanHyperModel(keras_tuner.HyperModel):
         self._start: dict[str, Any] | None = None
         #: Of the model that was built last.
         self.planned: Plan | None = None
+        #: What a tuner gives to each training beside what `fit` is given: by arguments it would have to go through
+        #: `run_trial`, which users write too.
+        self.given: dict[str, Any] = {}
 
     def build(self, hp: Any) -> keras.Model:
         """Return a new model whose optimizer follows the plan of these hyperparameters."""
@@ -112,6 +116,9 @@ class PlanHyperModel(keras_tuner.HyperModel):
             self.space.check_on(strategy)
         self.planned = self.plan(hp, model)
         _follow(model, self.planned)
+        if first:
+            # What every trial would fail at.
+            guard.check_model(_on_its_devices(self.planned, model), model)
         return model
 
     def plan(self, hp: Any, model: keras.Model) -> Plan:
@@ -130,6 +137,7 @@ class PlanHyperModel(keras_tuner.HyperModel):
         its `checkpoint_dir`: the learning rate is that of the whole plan.
         """
         plan = self.plan(hp, model)
+        kwargs = {**self.given, **kwargs}
         epochs, reference = kwargs.pop("epochs", None), self.space.plan.clock.epochs
         kwargs.pop("initial_epoch", None)  # the checkpoint knows
         ends = plan.clock.epochs if epochs is None else math.ceil(plan.clock.epochs * epochs / reference)
@@ -145,7 +153,7 @@ class PlanHyperModel(keras_tuner.HyperModel):
             # keras-tuner's Hyperband has loaded the weights of the last round, and with them a part of the optimizer;
             # the checkpoint has all of it.
             _follow(model, plan)
-        callbacks = [*kwargs.pop("callbacks", ()), _Round(ends)]
+        callbacks = [*listed(kwargs.pop("callbacks", None)), _Round(ends)]
         kwargs["verbose"] = kwargs.get("verbose") if kwargs.get("verbose") in (1, 2) else 0
         try:
             return _on_its_devices(plan, model).fit(

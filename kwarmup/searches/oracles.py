@@ -38,7 +38,8 @@ class Learning(keras_tuner.Oracle):
     def __init__(self, project: Path, hypermodel: PlanHyperModel, **arguments: Any):
         self.project, self.hypermodel = project, hypermodel
         # A search that ended at the third failure in a row would end at the first large learning rates.
-        super().__init__(max_consecutive_failed_trials=sys.maxsize, max_retries_per_trial=0, **arguments)
+        arguments.setdefault("max_consecutive_failed_trials", sys.maxsize)
+        super().__init__(max_retries_per_trial=0, **arguments)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Return the values of the next trial, as keras-tuner does."""

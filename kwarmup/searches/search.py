@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import keras
 import keras_tuner
 
 from kwarmup.errors import type_error, value_error
+from kwarmup.length import number
 from kwarmup.measure.noise_scale import NoiseScale
 from kwarmup.plan import Plan
 from kwarmup.profile import Profile
@@ -28,6 +30,14 @@ from kwarmup.sweep import Sweep
 _WRITE = "search(build, plan, peak=(1e-3, 1.0), batch_size=[32, 64, 128, 256], tuner={})"
 #: Trials where nobody says how many.
 _TRIALS = 20
+#: Arguments of keras-tuner's that mean nothing here: who decides instead, and what to write.
+_DECIDED = {
+    "optimizer": ("the optimizer is that of the model, and its learning rate the plan's",
+                  'model.compile(keras.optimizers.SGD(momentum=0.9), "mse") in build'),
+    "project_name": ("the directory is that of this search alone", 'search(..., directory="runs/a")'),
+    "max_retries_per_trial": ("what fails is a result, and tried once", "search(...)"),
+    "max_epochs": ("the plan decides it", "plan.replace(epochs=27)"),
+}  # fmt: skip
 _ORACLES: dict[str, type[oracles.Learning]] = {
     "bayesian": oracles.Bayesian,
     "random": oracles.Random,
@@ -95,7 +105,7 @@ def search(
         directory: a folder for this search alone.
         seed: of the search, of the first weights and of the order of examples, which are the same in each trial.
         **arguments: what else the tuner takes, such as `factor=3`, `num_initial_points=5`,
-            `distribution_strategy=…` or `executions_per_trial=2`.
+            `distribution_strategy=…`, `executions_per_trial=2`, or `overwrite=True` to begin anew in the folder.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -126,6 +136,8 @@ def search(
     >>> best.clock.epochs, best.clock.batch_size in (10, 20)
     (2, True)
     """
+    seed, max_trials = _checked(seed, max_trials, arguments)
+    overwrite = arguments.pop("overwrite", False)
     hypermodel = PlanHyperModel(
         build, plan, peak=peak, batch_size=batch_size, warmup=warmup, decay=decay, scaling=scaling,
         budget=budget, sweep=sweep, noise=noise,
@@ -137,8 +149,10 @@ def search(
     name = tuner if isinstance(tuner, str) else getattr(tuner, "__name__", "")
     chief = os.environ.get("KERASTUNER_TUNER_ID", "chief") == "chief"
     if chief:
+        if overwrite:  # before anything is compared with it, and what is kept beside keras-tuner's files too
+            shutil.rmtree(project, ignore_errors=True)
         kept.check_same(
-            project, {**hypermodel.space.facts(), "tuner": name, "objective": str(objective), "seed": seed}
+            project, {**hypermodel.space.facts(), "tuner": name, "objective": _said(objective), "seed": seed}
         )
         kept.put_back(project, os.environ.get("KERASTUNER_TUNER_ID", "tuner0"))
     found = kept.passes(project, hypermodel.space.passes(), keep=chief)
@@ -162,6 +176,28 @@ def search(
     return made
 
 
+def _checked(seed: Any, max_trials: Any, arguments: dict[str, Any]) -> tuple[int, int | None]:
+    """Return seed and number of trials as plain numbers, and refuse arguments that something else decides."""
+    write = _WRITE.format('"bayesian"')[:-1]
+    for name, (why, instead) in _DECIDED.items():
+        if name in arguments:
+            raise type_error(name, arguments[name], f"no such argument, since {why}", instead)
+    known = number("seed", seed, f"{write}, seed=0)")
+    if not isinstance(known, int) or known < 0:
+        raise value_error("seed", seed, "a whole number, 0 or more", f"{write}, seed=0)")
+    if max_trials is None:
+        return known, None
+    most = number("max_trials", max_trials, f"{write}, max_trials=20)")
+    if not isinstance(most, int) or most < 1:
+        raise value_error("max_trials", max_trials, "a whole number, 1 or more", f"{write}, max_trials=20)")
+    return known, most
+
+
+def _said(objective: Any) -> Any:
+    # The text of a list has the addresses of what is in it, other ones in each process.
+    return [str(one) for one in objective] if isinstance(objective, list | tuple) else str(objective)
+
+
 def _oracle(
     name: str, hypermodel: PlanHyperModel, project: Path, max_trials: int | None, arguments: dict[str, Any]
 ) -> tuple[oracles.Learning, dict[str, Any]]:
@@ -175,7 +211,6 @@ def _oracle(
     taken = {parameter for base in kind.__mro__ for parameter in inspect.signature(base.__init__).parameters}  # type: ignore[misc]
     own = {key: value for key, value in arguments.items() if key in taken}
     if kind is oracles.Hyperband:
-        _check_no_epochs(arguments)
         own["max_epochs"] = hypermodel.space.plan.clock.epochs
     elif max_trials is None and kind is not oracles.Grid:
         max_trials = _TRIALS
@@ -194,18 +229,9 @@ def _of_class(kind: Any, plan: Plan, max_trials: int | None, arguments: dict[str
             _WRITE.format("keras_tuner.RandomSearch"),
         )
     if issubclass(kind, keras_tuner.Hyperband):
-        _check_no_epochs(arguments)
         arguments["max_epochs"] = plan.clock.epochs
     elif max_trials is not None:
         arguments["max_trials"] = max_trials
     arguments.setdefault("max_consecutive_failed_trials", sys.maxsize)
     made: PlanTuner = type(kind.__name__, (PlanTuner, kind), {})(**arguments)
     return made
-
-
-def _check_no_epochs(arguments: dict[str, Any]) -> None:
-    if "max_epochs" in arguments:
-        raise type_error(
-            "max_epochs", arguments["max_epochs"], "no such argument, since the plan decides it",
-            "plan.replace(epochs=27)",
-        )  # fmt: skip

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kwarmup.errors import type_error, value_error
 from kwarmup.following import FollowNoise
 from kwarmup.length import number
@@ -171,6 +173,7 @@ def make(
         raise value_error(
             "plan", plan, "one whose batch size is planned, since the search chooses it", "plan.replace(batch_size=64)"
         )  # fmt: skip
+    peak, batch_size = (one.tolist() if isinstance(one, np.ndarray) else one for one in (peak, batch_size))
     if not isinstance(peak, Sequence) or isinstance(peak, str) or len(peak) != 2:
         raise type_error("peak", peak, "the smallest and the largest learning rate", _WRITE)
     low, high = (number("peak", value, _WRITE) for value in peak)
@@ -178,8 +181,9 @@ def make(
         raise value_error("peak", tuple(peak), "two numbers above 0, the smaller one first", _WRITE)
     if not isinstance(batch_size, Sequence) or isinstance(batch_size, str) or not batch_size:
         raise type_error("batch_size", batch_size, "a list of batch sizes", _WRITE)
-    for size in batch_size:
-        if not isinstance(number("batch_size", size, _WRITE), int) or not 1 <= size <= plan.clock.examples:
+    sizes = [number("batch_size", size, _WRITE) for size in batch_size]
+    for size in sizes:
+        if not isinstance(size, int) or not 1 <= size <= plan.clock.examples:
             raise value_error(
                 "batch_size", size, f"whole numbers from 1 to the plan's {plan.clock.examples:,} examples", _WRITE
             )  # fmt: skip
@@ -190,7 +194,7 @@ def make(
             "budget", budget, "a function of a plan and a batch size", f"{_WRITE[:-1]}, budget=equal_updates)"
         )
     space = Space(
-        plan, (float(low), float(high)), tuple(sorted(set(batch_size))),
+        plan, (float(low), float(high)), tuple(sorted({int(size) for size in sizes})),
         _profiles("warmup", warmup), _profiles("decay", decay), scaling, budget,
     )  # fmt: skip
     for _ in space.plans():
@@ -209,6 +213,7 @@ def _profiles(name: str, given: Any) -> tuple[Profile, ...]:
     for profile in given:
         if not isinstance(profile, Profile) or profile.scale != 1:
             raise type_error(name, profile, "profiles without a peak in front, which is searched", write)
+        profile.to_dict()  # a trial keeps its plan, and shapes that cannot be kept are refused
     return tuple(given)
 
 

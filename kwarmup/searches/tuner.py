@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ import keras
 import keras_tuner
 import numpy as np
 
-from kwarmup.errors import message
+from kwarmup.batches import Batches
+from kwarmup.errors import Code, message, type_error, value_error
 from kwarmup.finite import LossNotFinite
+from kwarmup.fit import listed
 from kwarmup.memory import is_out_of_memory
 from kwarmup.plan import Plan
 from kwarmup.searches import outcome, spent
@@ -31,6 +34,17 @@ from kwarmup.untouched import same_random_numbers
 
 _WEIGHTS = "checkpoint.weights.h5"
 _WRITE = 'search(build, plan, ..., objective="val_loss").search(x, y, validation_data=(xv, yv))'
+#: Arguments of `Plan.fit` and of Keras's `fit` that mean nothing for each trial, and what to write instead.
+_DECIDED = {
+    "epochs": "plan.replace(epochs=8) in search(build, plan, ...)",
+    "initial_epoch": "tuner.search(x, y), which goes on by itself",
+    "steps_per_epoch": "plan.replace(examples=...) in search(build, plan, ...)",
+    "batch_size": "search(build, plan, batch_size=[32, 64], ...)",
+    "validation_split": "tuner.search(x, y, validation_data=(x_validation, y_validation))",
+    "shuffle": "search(..., seed=0), which shuffles in the same order in each trial",
+    "seed": "search(..., seed=0)",
+    "checkpoint_dir": 'search(..., directory="runs/a"), where each trial has its checkpoints',
+}
 #: So often a trial is begun at the same place.
 _ATTEMPTS = 3
 
@@ -55,8 +69,11 @@ class PlanTuner(keras_tuner.Tuner):
 
         Raises:
             RuntimeError: if no trial finished; the first failure is its cause.
-            ValueError: if there are no validation data for the objective, or no training reports it.
+            TypeError: for an argument that the plan or the search decides, and data of a kind that cannot be.
+            ValueError: if there are no validation data for the objective, no training reports it, or data do not go
+                with the plan.
         """
+        self._check_arguments(args, kwargs)
         objective = self.oracle.objective.name
         if objective.startswith("val_") and not {"validation_data", "callbacks"} & kwargs.keys():
             raise ValueError(
@@ -66,7 +83,7 @@ class PlanTuner(keras_tuner.Tuner):
         self.oracle.verbose = 0  # keras-tuner would write a page for each trial
         # Of workers the chief alone knows how many trials there are.
         total = getattr(self.oracle, "max_trials", None)
-        with Screen(self.results(), total, verbose != 0) as self._screen:
+        with Screen(self.results(), total, verbose != 0) as self._screen, _no_worst_score():
             super().search(*args, **kwargs)
         found = self.results()
         if found.trials and found.best is None and not _is_worker():
@@ -75,6 +92,8 @@ class PlanTuner(keras_tuner.Tuner):
                 f"None of {len(found.trials)} trials finished. Trial {first.trial}, the first, {first.status}: "
                 f"{first.message}"
             ) from self._first
+        if not found.trials and self._first is not None:
+            raise self._first
 
     def on_search_begin(self) -> None:
         """Keep the state before the first trial, so that a process that is killed in it goes on with it."""
@@ -95,9 +114,11 @@ class PlanTuner(keras_tuner.Tuner):
                 kwargs["epochs"] = hp.values["tuner/epochs"]
             with same_random_numbers(), _weights_alone():
                 keras.utils.set_random_seed(self.seed)
-                results = super().run_trial(
-                    trial, *args, **kwargs, seed=self.seed, checkpoint_dir=_folders(folder)
-                )
+                self.hypermodel.given = {"seed": self.seed, "checkpoint_dir": _folders(folder)}
+                try:
+                    results = super().run_trial(trial, *args, **kwargs)
+                finally:
+                    self.hypermodel.given = {}
             self._check_objective(results, folder)
             score, epochs = self._score(results)
             if not np.isfinite(score):
@@ -150,12 +171,43 @@ class PlanTuner(keras_tuner.Tuner):
     def _failed(self, trial: Any, error: Exception, seconds: float) -> dict[str, float]:
         """Keep what went wrong; return what keras-tuner takes for a failure, without writing a traceback."""
         status, values = _status(error), dict(trial.hyperparameters.values)
-        trial.message = f"{status}: {type(error).__name__}: {error}"
-        found = Outcome(trial.trial_id, status, values, self.hypermodel.planned, seconds=seconds)
-        self._keep(trial, found._replace(message=f"{type(error).__name__}: {error}"))
+        if isinstance(
+            error, LossNotFinite
+        ):  # without its checkpoint, which is removed with those of the trial
+            error = LossNotFinite(error.loss, error.update, error.epoch, error.learning_rate)
+        said = f"{type(error).__name__}: {error}"
+        trial.message = f"{status}: {said}"
+        found = Outcome(
+            trial.trial_id, status, values, self.hypermodel.planned, seconds=seconds, message=said
+        )
+        self._keep(trial, found)
         objective = self.oracle.objective
         names = [objective.name, *getattr(objective, "name_to_direction", ())]
         return dict.fromkeys(names, float("nan"))
+
+    def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise at once for what would fail each trial, or would be taken for something else."""
+        for name, instead in _DECIDED.items():
+            if name in kwargs:
+                raise type_error(
+                    name, kwargs[name], "no such argument, since the plan or the search decides it", instead
+                )
+        x, y, sample_weight = (*args, None, None, None)[:3]
+        x, y = kwargs.get("x", x), kwargs.get("y", y)
+        if isinstance(x, types.GeneratorType):
+            raise type_error(
+                "x", Code("a generator, which ends with the first trial"), "a function that makes one for each trial",
+                "tuner.search(make_batches) for def make_batches(): yield x, y",
+            )  # fmt: skip
+        if kwargs.get("validation_freq", 1) != 1:
+            raise value_error(
+                "validation_freq", kwargs["validation_freq"], "1, since the best pass is looked for among all of them",
+                "tuner.search(x, y, validation_data=(x_validation, y_validation))",
+            )  # fmt: skip
+        if x is not None and not _has_own_trials(type(self)):
+            Batches(self.hypermodel.space.plan.clock, x, y, kwargs.get("sample_weight", sample_weight))
+        if "callbacks" in kwargs:
+            kwargs["callbacks"] = listed(kwargs["callbacks"])
 
     def _check_memory(self, hp: Any) -> None:
         limit = outcome.infeasible(outcome.read_all(Path(self.project_dir)))
@@ -181,7 +233,10 @@ class PlanTuner(keras_tuner.Tuner):
 
     def _check_objective(self, results: Any, folder: Path) -> None:
         """End the search behind the first training that does not report its objective: no other would."""
-        logs = (results[0] if isinstance(results, list) else results).history
+        result = results[0] if isinstance(results, list) else results
+        if isinstance(result, int | float | np.floating):
+            return  # of the objective, from a tuner of the user's
+        logs = result if isinstance(result, dict) else result.history
         for name in getattr(self.oracle.objective, "name_to_direction", None) or [self.oracle.objective.name]:
             if logs and name not in logs:
                 spent.forget(folder)  # trained anew, it may report it
@@ -193,15 +248,19 @@ class PlanTuner(keras_tuner.Tuner):
     def _score(self, results: Any) -> tuple[float, int]:
         """The best value of the objective, as keras-tuner reports it: the mean over the trainings of a trial."""
         objective = self.oracle.objective
+        names = list(getattr(objective, "name_to_direction", None) or [objective.name])
         best, epochs = [], 0
-        for history in results if isinstance(results, list) else [results]:
-            logs = [
-                dict(zip(history.history, row, strict=True))
-                for row in zip(*history.history.values(), strict=True)
-            ]
-            values = [float(objective.get_value(log)) for log in logs]
+        for result in results if isinstance(results, list) else [results]:
+            if isinstance(result, int | float | np.floating):
+                values = [float(result)]
+            elif isinstance(result, dict):
+                values = [float(objective.get_value(result))]
+            else:
+                # Of these alone: a callback may log what it knows in some passes only.
+                rows = zip(*(result.history[name] for name in names), strict=True)
+                values = [float(objective.get_value(dict(zip(names, row, strict=True)))) for row in rows]
+                epochs = max(epochs, *map(len, result.history.values()))
             best.append(max(values) if objective.direction == "max" else min(values))
-            epochs = max(epochs, len(values))
         return float(np.mean(best)), epochs
 
     def _keep(self, trial: Any, found: Outcome) -> None:
@@ -233,6 +292,20 @@ def _status(error: Exception) -> str:
     if isinstance(error, LossNotFinite | FloatingPointError):
         return DIVERGED
     return INFEASIBLE if isinstance(error, _Infeasible) else FAILED
+
+
+@contextlib.contextmanager
+def _no_worst_score() -> Iterator[None]:
+    """While inside, numpy does not warn that keras-tuner looks for the best of a trial that has no score."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
+        yield
+
+
+def _has_own_trials(kind: type) -> bool:
+    """Whether a tuner class is the user's and runs trials in a way of its own, on other data than `Plan.fit` takes."""
+    trials = next(base for base in kind.__mro__ if base is not PlanTuner and "run_trial" in vars(base))
+    return not trials.__module__.startswith("keras_tuner.")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from keras_tuner.engine.metrics_tracking import infer_metric_direction
 
 from kwarmup.cli import data as data_sets
 from kwarmup.cli import options
@@ -46,7 +47,8 @@ class Tuning:
         **given: the options of the command.
 
     Raises:
-        UserError: if there is no such data or model, or they do not go together.
+        UserError: if there is no such data or model, they do not go together, or nobody knows whether more of the
+            objective is better or worse.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class Tuning:
         peak: tuple[float, float] | None, epochs: int, budget: str, tuner: str, objective: str | None,
         optimizer_name: str | None, seed: int,
     ):  # fmt: skip
+        if objective is not None:
+            _direction(objective)  # before anything is loaded and measured
         data = data_sets.load(source)
         options.check_sizes(batch_sizes, data)
         self.seed, self.tuner = seed, tuner
@@ -99,9 +103,8 @@ class Tuning:
 
     def result(self, folder: Path) -> SearchResult:
         """Return what has come of the trials in a folder."""
-        direction = "max" if self.objective.removeprefix("val_") in ("accuracy", "auc") else "min"
         return SearchResult(
-            self.objective, direction, self.batch_sizes[0], tuple(sorted(self.batch_sizes)),
+            self.objective, _direction(self.objective), self.batch_sizes[0], tuple(sorted(self.batch_sizes)),
             tuple(outcome.read_all(folder)),
         )  # fmt: skip
 
@@ -162,6 +165,25 @@ def _once(path: Path, measure: Callable[[], Sweep | Throughput]) -> dict[str, An
         else:
             time.sleep(_LOOK)
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _direction(objective: str) -> str:
+    """Return `"max"` or `"min"`, as the search itself takes an objective: as keras-tuner does.
+
+    Raises:
+        UserError: if keras-tuner does not know.
+    """
+    try:
+        found = infer_metric_direction(objective)
+    except (TypeError, ValueError):  # a metric of Keras that cannot be made without arguments
+        found = None
+    if found is None:
+        raise UserError(
+            f"--objective {objective}: keras-tuner does not know whether more of it is better or worse. It knows the "
+            "loss, and metrics and losses by the names that Keras gives them: val_accuracy, val_auc, val_recall, "
+            "val_mae, … Write: --objective val_loss"
+        )
+    return str(found)
 
 
 def _has_accuracy(model: keras.Model) -> bool:

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from kwarmup import Plan, SearchResult, Sweep, Throughput
 from kwarmup.cli import main, tuning
 from kwarmup.cli.errors import UserError
+from kwarmup.searches import outcome
 from kwarmup.searches.outcome import FINISHED
 
 DRAW = np.random.default_rng(0)
@@ -115,18 +116,57 @@ def test_its_plan_is_trained_by(folder):
         ([*TUNE, "--output", "new", "--peak", "high"], "Write: --peak 0.001,1"),
         ([*TUNE, "--output", "new", "--batch-sizes", "10,500"], "500 is more than the 160 training examples"),
         ([*TUNE, "--resume", "--peak", "0.01,2"], "2.0 now"),
+        ([*TUNE, "--output", "new", "--objective", "val_nowhere"], "Write: --objective val_loss"),
+        ([*TUNE, "--output", "new", "--objective", "val_mean_io_u"], "Write: --objective val_loss"),
         (
             [*TUNE, "--output", "new", "--budget", "updates", "--batch-sizes", "40,10"],
             "passes at batch size 10, for 3 of the plan Write: --epochs ",
         ),
     ],
-    ids=["there is one", "range", "no numbers", "too large", "another", "budget"],
+    ids=["there is one", "range", "no numbers", "too large", "another", "no metric", "unknown", "budget"],
 )
 def test_what_is_wrong_is_said(folder, arguments, words):
     before = Path("tune/trials.json").read_bytes()
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2 and words in " ".join(result.output.split()), result.output
     assert Path("tune/trials.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("objective", "best"),
+    [
+        ("val_recall", max),
+        ("val_sparse_categorical_accuracy", max),
+        ("precision", max),
+        ("val_acc", max),
+        ("val_auc", max),
+        ("val_mae", min),
+        ("val_loss", min),
+    ],
+)
+def test_the_best_is_what_the_search_takes_for_the_best(folder, tmp_path, monkeypatch, objective, best):
+    planted = SearchResult.load("tune/trials.json").trials
+    scores = [0.5, 0.9, 0.2]
+
+    def plant(self, trials, number):
+        for trial, score in zip(planted, scores, strict=True):
+            outcome.write(trials / f"trial_{trial.trial}", trial._replace(score=score))
+        return 0
+
+    monkeypatch.setattr(tuning.Tuning, "run", plant)
+    result = CliRunner().invoke(main, [*TUNE, "--output", str(tmp_path), "--objective", objective])
+    assert result.exit_code == 0, result.output
+    wanted = planted[scores.index(best(scores))].plan
+    assert Plan.from_json((tmp_path / "best.json").read_text()) == wanted
+    assert sum(trial.plan == wanted for trial in planted) == 1
+
+
+def test_what_cannot_be_searched_for_is_said_before_anything_is_measured(folder, monkeypatch):
+    for name in ("find_lr", "throughput", "afresh"):
+        monkeypatch.setattr(tuning, name, None)
+    result = CliRunner().invoke(main, ["tune", *FLAT, "--output", "no", "--objective", "val_nowhere"])
+    assert result.exit_code == 2 and "--objective val_nowhere: keras-tuner does not know" in result.output
+    assert "keras_tuner.Objective" not in result.output and not Path("no").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from kwarmup.searches.screen import Screen
 #: So often a worker is begun again without a trial having ended in between.
 _TRIES = 5
 _LOOK = 0.2  # seconds
+#: Of what a process has written, the end that is read where it says nothing of an error, in lines.
+_LINES = 10
 
 
 def run(workers: int, trials: Path, logs: Path, screen: Screen) -> int:
@@ -32,7 +34,7 @@ def run(workers: int, trials: Path, logs: Path, screen: Screen) -> int:
         screen: to show the trials on that have ended.
 
     Raises:
-        UserError: if the chief ends, or workers end again and again.
+        UserError: if the chief ends, workers end again and again, or one says what the user did wrong.
     """
     logs.mkdir(parents=True, exist_ok=True)
     port = _free_port()
@@ -49,6 +51,11 @@ def run(workers: int, trials: Path, logs: Path, screen: Screen) -> int:
                     tries = 0
                     shown.add(trial.trial)
                     screen.trial_ended(trial)
+            # Where a worker is done, the search is over, and the chief ends with what is reported here.
+            for name in names if done else processes:
+                if processes[name].poll() == UserError.exit_code:  # begun again, it would say the same
+                    log = logs / f"{name}.txt"
+                    raise UserError(f"{_last_words(log)}\nSo ended {name}; all of its words: {log}")
             if processes["chief"].poll() is not None and len(done) == 0:
                 raise UserError(f"The chief has ended: see {logs / 'chief.txt'}. --resume goes on.")
             for name in names:
@@ -82,6 +89,14 @@ def _begin(name: str, port: int, workers: int, logs: Path) -> subprocess.Popen[b
             [sys.executable, "-m", "kwarmup", *sys.argv[1:]], env=environment, stdout=log, stderr=log,
             stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
+
+
+def _last_words(log: Path) -> str:
+    """Return the last error that a process told, or the end of its words where it told none."""
+    text = click.unstyle(log.read_text(encoding="utf-8", errors="replace"))
+    # Those of a search that was gone on with stand in front of it.
+    _, head, last = f"\n{text}".rpartition("\nError: ")
+    return last.strip() if head else "\n".join(last.strip().splitlines()[-_LINES:])
 
 
 def _end(processes: dict[str, subprocess.Popen[bytes]]) -> None:

@@ -15,10 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from kwarmup import Plan, SearchResult, Sweep, Throughput
-from kwarmup.cli import main, tuning
+from kwarmup.cli import main, tuning, workers
 from kwarmup.cli.errors import UserError
 from kwarmup.searches import outcome
 from kwarmup.searches.outcome import FINISHED
+from kwarmup.searches.screen import Screen
 
 DRAW = np.random.default_rng(0)
 X = DRAW.random((200, 3, 3)).astype("float32")
@@ -249,6 +250,35 @@ def test_resume_where_there_is_nothing_says_so(folder):
     assert result.exit_code == 0, result.output
     assert "There is nothing to go on with in fresh: a search begins." in result.stdout
     assert "nothing to go on" not in CliRunner().invoke(main, [*TUNE, "--output", "fresh", "--resume"]).stdout
+
+
+@pytest.mark.parametrize("ends", ["worker1", "chief"])
+@pytest.mark.parametrize(
+    ("says", "shown"),
+    [
+        ("Error: an old one\\nStarting.\\nError: --objective val_mae\\nWrite: --objective val_loss\\n",
+         "--objective val_mae\nWrite: --objective val_loss"),
+        ("one\\ntwo\\n", "one\ntwo"),
+    ],
+    ids=["error", "no error"],
+)  # fmt: skip
+def test_what_the_user_did_wrong_ends_all_workers_at_once(tmp_path, monkeypatch, ends, says, shown):
+    begun = []
+
+    def begin(name, port, number, logs):
+        does = f"printf '{says}'; exit 2" if name == ends else "exec sleep 60"
+        with open(logs / f"{name}.txt", "ab") as log:
+            begun.append((name, subprocess.Popen(["sh", "-c", does], stdout=log)))
+        return begun[-1][1]
+
+    monkeypatch.setattr(workers, "_begin", begin)
+    screen = Screen(SearchResult("val_loss", "min", 10, (10, 40), ()), 3, False)
+    with pytest.raises(UserError) as caught:
+        workers.run(2, tmp_path / "trials", tmp_path / "logs", screen)
+    log = tmp_path / "logs" / f"{ends}.txt"
+    assert caught.value.message == f"{shown}\nSo ended {ends}; all of its words: {log}"
+    assert sorted(name for name, _ in begun) == ["chief", "worker0", "worker1"]  # none a second time
+    assert all(process.poll() is not None for _, process in begun)
 
 
 def start(arguments, **environment):

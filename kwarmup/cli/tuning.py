@@ -35,6 +35,14 @@ SWEEP, SPEED = "sweep.json", "speed.json"
 _BUDGETS = {"examples": equal_examples, "updates": equal_updates}
 #: Seconds that workers wait for what the chief measures, and how often they look for it.
 _PATIENCE, _LOOK = 900.0, 0.2
+#: What a search tells to write, and the options of it.
+_IN_OPTIONS = (
+    (r"plan\.replace\(epochs=(\d+)\)", r"--epochs \1"),
+    (r'search\(.*objective="(\w+)".*', r"--objective \1"),
+    (r'search\(.*directory="(\w+)".*', r"--output \1"),
+    (r"^`(budget|objective)`", r"--\1"),
+    (r"^`directory`", "--output"),
+)
 #: The part of each trial that it warms up in.
 _WARMUP = 0.1
 
@@ -87,8 +95,7 @@ class Tuning:
                 seed=self.seed,
             )  # fmt: skip
         except ValueError as error:
-            # What is to be written is an option here.
-            raise UserError(re.sub(r"plan\.replace\(epochs=(\d+)\)", r"--epochs \1", str(error))) from error
+            raise UserError(_in_options(error)) from error
         try:
             tuner.search(
                 self.data.x, self.data.y, validation_data=(self.data.x_validation, self.data.y_validation),
@@ -97,8 +104,8 @@ class Tuning:
         except KeyboardInterrupt:
             options.be_quiet()
             return 130
-        except RuntimeError as error:
-            raise UserError(str(error)) from error
+        except (RuntimeError, ValueError) as error:
+            raise UserError(_in_options(error)) from error
         return 0
 
     def result(self, folder: Path) -> SearchResult:
@@ -165,6 +172,14 @@ def _once(path: Path, measure: Callable[[], Sweep | Throughput]) -> dict[str, An
         else:
             time.sleep(_LOOK)
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _in_options(error: Exception) -> str:
+    """Return what an error of a search says, in the words of the command line."""
+    text = str(error)
+    for python, option in _IN_OPTIONS:
+        text = re.sub(python, option, text)
+    return text
 
 
 def _direction(objective: str) -> str:

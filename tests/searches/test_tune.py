@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -117,6 +118,12 @@ def test_its_plan_is_trained_by(folder):
         ([*TUNE, "--output", "new", "--peak", "high"], "Write: --peak 0.001,1"),
         ([*TUNE, "--output", "new", "--batch-sizes", "10,500"], "500 is more than the 160 training examples"),
         ([*TUNE, "--resume", "--peak", "0.01,2"], "2.0 now"),
+        ([*TUNE, "--resume", "--peak", "0.01,2"], "Write: --output another"),
+        (
+            [*TUNE, "--output", "unheard", "--objective", "val_mae"],
+            "--objective: expected one that the training reports: 'accuracy', 'loss', 'val_accuracy', 'val_loss'. "
+            "Received: 'val_mae' Write: --objective val_loss",
+        ),
         ([*TUNE, "--output", "new", "--objective", "val_nowhere"], "Write: --objective val_loss"),
         ([*TUNE, "--output", "new", "--objective", "val_mean_io_u"], "Write: --objective val_loss"),
         (
@@ -124,12 +131,24 @@ def test_its_plan_is_trained_by(folder):
             "passes at batch size 10, for 3 of the plan Write: --epochs ",
         ),
     ],
-    ids=["there is one", "range", "no numbers", "too large", "another", "no metric", "unknown", "budget"],
+    ids=[
+        "there is one",
+        "range",
+        "no numbers",
+        "too large",
+        "another",
+        "elsewhere",
+        "unreported",
+        "no metric",
+        "unknown",
+        "budget",
+    ],
 )
 def test_what_is_wrong_is_said(folder, arguments, words):
     before = Path("tune/trials.json").read_bytes()
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2 and words in " ".join(result.output.split()), result.output
+    assert not re.search(r"search\(|replace\(|keras_tuner\.", result.output)
     assert Path("tune/trials.json").read_bytes() == before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -11,25 +12,26 @@ from kwarmup.cli.data import Data
 
 
 def afresh(
-    network: str | None, optimizer_name: str | None, data: Data
-) -> tuple[Callable[[], keras.Model], keras.Model, Data]:
+    network: str | None, optimizer_name: str | None, data: Data, hp: Any = None
+) -> tuple[Callable[..., keras.Model], keras.Model, Data]:
     """Return a function that makes a new compiled model, the first of them, and the data as they take them.
 
     Args:
         network: what `--model` says.
         optimizer_name: what `--optimizer` says.
         data: what `--data` says.
+        hp: the hyperparameters of keras-tuner that the first is made by; `None` where nothing is searched.
 
     Raises:
         UserError: if there is no such model or optimizer, or it does not go together with the data.
     """
 
-    def build() -> keras.Model:
-        model = models.load(network, data)
+    def build(hp: Any = None) -> keras.Model:
+        model = models.load(network, data, hp)
         base = models.optimizer(optimizer_name, model)
         return models.compiled(model, base, 0.01, data)
 
-    first = build()
+    first = build(hp)
     data = models.shaped(data, first)
     training.try_out(first, data)
     return build, first, data

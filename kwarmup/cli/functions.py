@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from kwarmup.cli.errors import UserError
 
 
-def call(option: str, source: str) -> Any:
-    """Call the function that `module:function` names, without arguments.
+def call(option: str, source: str, hp: Any = None) -> Any:
+    """Call the function that `module:function` names, without arguments, or with `hp` where it takes that.
 
     Modules are also looked for in the working directory. What the function itself raises is not caught: its
     traceback is what its author needs.
 
+    Args:
+        option: what the source was given to.
+        source: module and function.
+        hp: the hyperparameters of keras-tuner in a search; `None` elsewhere.
+
     Raises:
-        UserError: if there is no such module or function.
+        UserError: if there is no such module or function, or it takes what nobody gives it.
     """
     module_name, _, name = source.partition(":")
     if os.getcwd() not in sys.path:
@@ -35,4 +43,31 @@ def call(option: str, source: str) -> Any:
     if not callable(function):
         what = "is no function" if hasattr(module, name) else "does not exist"
         raise UserError(f"{option} {source}: {name or 'the function'!r} {what} in {module.__file__}.")
-    return function()
+    called = _ready(function, hp)
+    if called is None:
+        searched = "hp, which is of a search, or nothing" if hp is not None else "nothing"
+        raise UserError(
+            f"{option} {source}: {name!r} takes {inspect.signature(function)}, and nobody gives it that here. Name a "
+            f"function that takes {searched}."
+        )
+    return called()
+
+
+def _ready(function: Callable[..., Any], hp: Any) -> Callable[[], Any] | None:
+    """Return a function with the arguments that it is to be called with, `None` where it takes others."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # one in C does not always say
+        return function
+    ways: list[functools.partial[Any]] = [functools.partial(function)]
+    if hp is not None:
+        # As for `kw.search`: one that can do without hp gets it all the same, if it is called that.
+        ways.insert(0 if "hp" in signature.parameters else 1, functools.partial(function, hp=hp))
+        ways.append(functools.partial(function, hp))
+    for way in ways:
+        try:
+            signature.bind(*way.args, **way.keywords)
+        except TypeError:
+            continue
+        return way
+    return None

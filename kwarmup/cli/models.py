@@ -36,12 +36,13 @@ def convolutional(shape: tuple[int, ...], classes: int) -> keras.Model:
     return keras.Sequential(layers, name="convolutional")
 
 
-def load(source: str | None, data: Data) -> keras.Model:
+def load(source: str | None, data: Data, hp: Any = None) -> keras.Model:
     """Return the network that `--model` names, or the small convolutional one, ready for the data's shape.
 
     Args:
         source: a path to a `.keras` file, `"module:function"`, or `None`.
         data: what it will be trained on.
+        hp: the hyperparameters of keras-tuner, for a function that takes them; `None` where nothing is searched.
 
     Raises:
         UserError: if there is no such model, or it does not take such data.
@@ -53,7 +54,7 @@ def load(source: str | None, data: Data) -> keras.Model:
     if path.suffix == ".keras":
         model = from_file(path)
     elif ":" in source:
-        model = call("--model", source)
+        model = call("--model", source, hp)
         if not isinstance(model, keras.Model):
             raise UserError(
                 f"--model {source} must return a Keras model; it returned {type(model).__name__}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ def command(**arguments: Any) -> None:
     """Search batch size and learning rate together, by keras-tuner.
 
     The peak is searched at the first batch size, and the scaling rule of the optimizer carries it to the others.
+    What a function for --model chooses by `hp` of keras-tuner, if it takes that, is searched with them.
     A trial that runs out of memory rules out larger batch sizes, and one that diverges counts as a bad one.
 
     What follows is a table, the response surface as a picture, and best.json, the plan of the best trial, for
@@ -144,6 +146,8 @@ def _report(result: SearchResult, output: Path, code: int, console: Any) -> int:
         say(f"The best, trial {result.best.trial}: {plan!r}")
         say(f"Kept in {output / TABLE}, and drawn into {output / PICTURE}")
         say(f"kwarmup train --plan {output / BEST} trains by the best plan.")
+        if chosen := _of_the_network(result.best.values):
+            say(f"Its network has {chosen}: give kwarmup train a --model that makes it so, and takes no hp.")
     if code == STOPPED:
         more = "trial at hand is" if result.trials else "trial at hand, the first, is"
         say(f"Stopped by Ctrl-C; the {more} kept. To go on, give the same command with --resume.")
@@ -154,3 +158,14 @@ def _report(result: SearchResult, output: Path, code: int, console: Any) -> int:
         first = result.trials[0]
         raise UserError(f"No trial finished. The first, {first.trial}, {first.status}: {first.message}")
     return code
+
+
+def _of_the_network(values: Mapping[str, Any]) -> str:
+    """Return in words what the function of `--model` has chosen."""
+    from kwarmup.searches.space import BATCH_SIZE, PEAK
+
+    return ", ".join(
+        f"{name} {value}"
+        for name, value in values.items()
+        if name not in (PEAK, BATCH_SIZE) and not name.startswith("tuner/")
+    )

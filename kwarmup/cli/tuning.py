@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import keras_tuner
 from keras_tuner.engine.metrics_tracking import infer_metric_direction
 
 from kwarmup.cli import data as data_sets
@@ -71,7 +72,8 @@ class Tuning:
         self.seed, self.tuner = seed, tuner
         self.batch_sizes = batch_sizes
         keras.utils.set_random_seed(seed)
-        self.build, first, self.data = afresh(network, optimizer_name, data)
+        # What is measured before the search is measured on the model that the search begins with.
+        self.build, first, self.data = afresh(network, optimizer_name, data, keras_tuner.HyperParameters())
         self.objective = objective or ("val_accuracy" if _has_accuracy(first) else "val_loss")
         self.sweep = None if peak is not None else self._measured(output / SWEEP, first)
         if peak is None:

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from kwarmup import Plan, SearchResult, Sweep, Throughput
-from kwarmup.cli import main, tuning, workers
+from kwarmup.cli import functions, main, tuning, workers
 from kwarmup.cli.errors import UserError
 from kwarmup.searches import outcome
 from kwarmup.searches.outcome import FINISHED
@@ -59,6 +59,13 @@ class Flat(keras.Sequential):
 
 def flat():
     return Flat([keras.Input((3, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+
+def wide(hp):
+    units = hp.Choice("units", [3, 5])
+    return Flat([keras.Input((3, 3)), keras.layers.Flatten(), keras.layers.Dense(units), keras.layers.Dense(2)])
+
+def other(first, second):
+    return flat()
 """
 
 
@@ -262,6 +269,75 @@ def test_where_one_batch_size_alone_fits_there_is_no_budget_of_time(folder, monk
     monkeypatch.setattr(tuning, "throughput", None)  # of a single batch size nothing is to be measured
     result = CliRunner().invoke(main, [*TIMED, "--output", "single", "--batch-sizes", "40", "--trials", "1"])
     assert result.exit_code == 0, result.output
+
+
+def test_what_a_function_chooses_is_searched_too(folder):
+    wide = ["my_flats:wide" if word == "my_flats:flat" else word for word in TUNE]
+    result = CliRunner().invoke(main, [*wide, "--output", "wide", "--epochs", "1"])
+    assert result.exit_code == 0, result.output
+    found = SearchResult.load("wide/trials.json")
+    assert {trial.values["units"] for trial in found.trials} == {3, 5}
+    units = found.best.values["units"]
+    assert f"Its network has units {units}: give kwarmup train a --model that" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "model", "takes", "instead"),
+    [
+        *((command, "wide", "(hp)", "nothing") for command in ("find-lr", "noise", "study", "train")),
+        ("tune", "other", "(first, second)", "hp, which is of a search, or nothing"),
+    ],
+    ids=["find-lr", "noise", "study", "train", "tune"],
+)
+def test_a_function_that_takes_what_nobody_gives_is_refused(folder, command, model, takes, instead):
+    more = ["--output", "refused"] if command in ("study", "tune") else []
+    source = ["--data", "squares.npz", "--model", f"my_flats:{model}"]
+    result = CliRunner().invoke(main, [command, *source, *more])
+    assert result.exit_code == 2, result.output
+    assert (
+        f"--model my_flats:{model}: '{model}' takes {takes}, and nobody gives it that here" in result.output
+    )
+    assert f"Name a function that takes {instead}." in result.output
+
+
+def takes_nothing():
+    return "nothing"
+
+
+def takes_hp(hp):
+    return hp
+
+
+def takes_hp_or_not(units=64, *, hp="not"):
+    return units, hp
+
+
+def takes_another_name(parameters, units=64):
+    return parameters, units
+
+
+def takes_hp_by_place(hp, /):
+    return hp
+
+
+@pytest.mark.parametrize(
+    ("name", "searched", "alone"),
+    [
+        ("takes_nothing", "nothing", "nothing"),
+        ("takes_hp", "hp", None),
+        ("takes_hp_or_not", (64, "hp"), (64, "not")),
+        ("takes_another_name", ("hp", 64), None),
+        ("takes_hp_by_place", "hp", None),
+    ],
+)
+def test_hp_goes_to_whom_it_is_for(name, searched, alone):
+    source = f"{__name__}:{name}"
+    assert functions.call("--model", source, "hp") == searched
+    if alone is None:
+        with pytest.raises(UserError, match=f"'{name}' takes .*nobody gives it that"):
+            functions.call("--data", source)
+    else:
+        assert functions.call("--model", source) == alone
 
 
 def test_resume_where_there_is_nothing_says_so(folder):

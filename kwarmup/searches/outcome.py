@@ -67,9 +67,19 @@ def read(folder: Path) -> Outcome | None:
 
 
 def read_all(project: Path) -> list[Outcome]:
-    """Return the outcomes of all trials of a search, in the order of the trials."""
-    found = (read(folder) for folder in sorted(project.glob("trial_*")))
+    """Return the outcomes of all trials of a search, in the order in which they were begun."""
+    found = (read(folder) for folder in sorted(project.glob("trial_*"), key=_place))
     return [outcome for outcome in found if outcome is not None]
+
+
+def _place(folder: Path) -> tuple[bool, int, str]:
+    """Sort by the number of the trial; those that a tuner names otherwise come last, by name.
+
+    keras-tuner numbers trials with as many digits as `max_trials` has: where that grows, `10` follows `9`.
+    """
+    name = folder.name.removeprefix("trial_")
+    counted = name.isdecimal()
+    return not counted, int(name) if counted else 0, name
 
 
 def infeasible(outcomes: list[Outcome]) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kwarmup import Plan, SearchResult
-from kwarmup.searches.outcome import DIVERGED, FINISHED, OUT_OF_MEMORY, Outcome, read, write
+from kwarmup.searches.outcome import DIVERGED, FINISHED, OUT_OF_MEMORY, Outcome, read, read_all, write
 
 PLAN = Plan(learning_rate=0.1, batch_size=32, examples=320, epochs=2)
 
@@ -49,6 +49,14 @@ def test_json_there_and_back(tmp_path):
     assert read(tmp_path / "trial_3") == found.best and read(tmp_path / "none") is None
     with pytest.raises(ValueError, match="the data of a search"):
         SearchResult.from_dict({"trials": []})
+
+
+def test_trials_are_in_the_order_they_were_begun_however_many_digits_they_have(tmp_path):
+    begun = ["0", "1", "8", "09", "10", "0011", "100", "a", "b2", "b10"]
+    for name in begun:
+        write(tmp_path / f"trial_{name}", trial(name, 0.1, 32, 0.5))
+    (tmp_path / "trial_2").mkdir()  # has just begun
+    assert [outcome.trial for outcome in read_all(tmp_path)] == sorted(begun[:7], key=int) + ["a", "b10", "b2"]
 
 
 def test_importance_is_of_what_moves_the_score():

@@ -25,7 +25,9 @@ def importance(result: SearchResult) -> dict[str, float]:
         raise value_error(
             "trials", Code(f"{len(done)} trials that finished"), f"{_LEAST} or more", "search(..., max_trials=20)"
         )  # fmt: skip
-    names = [name for name in done[0].values if not name.startswith("tuner/")]
+    # Some trials only have what others do not: the momentum of an optimizer that was chosen.
+    union = dict.fromkeys(name for trial in done for name in trial.values)
+    names = [name for name in union if not name.startswith("tuner/")]
     columns = [_numbers([trial.values.get(name) for trial in done], name == PEAK) for name in names]
     moved = [len(set(column)) > 1 for column in columns]
     x = np.array(columns).T

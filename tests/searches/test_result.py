@@ -70,6 +70,29 @@ def test_importance_is_of_what_moves_the_score():
     assert set(flat.importance().values()) == {0.0}
 
 
+def drawn(count, values, score):
+    """A result whose trials have random peaks and batch sizes, and what `values(n, random)` adds."""
+    random = np.random.default_rng(1)
+    trials = []
+    for n in range(count):
+        peak, size = float(10 ** random.uniform(-3, 0)), int(random.choice([16, 32, 64]))
+        more = values(n, random)
+        trials.append(trial(n, peak, size, score({"peak": peak, **more}, random), **more))
+    return SearchResult("val_accuracy", "max", 32, (16, 32, 64), tuple(trials))
+
+
+def test_importance_is_of_what_the_best_trial_does_not_have_too():
+    found = drawn(
+        30,
+        lambda n, random: {"momentum": float(random.uniform())} if n % 2 else {},
+        lambda values, random: values.get("momentum", 1.0),
+    )
+    assert "momentum" not in found.best.values
+    shares = found.importance()
+    assert set(shares) == {"peak", "batch_size", "momentum"}
+    assert next(iter(shares)) == "momentum" and shares["momentum"] > 0.9
+
+
 def test_the_picture_shows_scores_failures_and_importances(tmp_path):
     found = result()
     figure = found.plot(tmp_path / "search.png")

@@ -113,7 +113,8 @@ class SearchResult:
         """Return how much of the score each hyperparameter moves, as shares of 1, the largest first.
 
         A random forest is fitted to the trials that finished; the share of one is how much worse the forest gets
-        where its values are shuffled. A handful of trials says little.
+        where its values are shuffled. For one that only some trials have, such as the momentum of an optimizer that
+        was chosen, having it counts as one of its values. A handful of trials says little.
 
         Raises:
             ValueError: if fewer than five trials finished.

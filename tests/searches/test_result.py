@@ -56,7 +56,12 @@ def test_trials_are_in_the_order_they_were_begun_however_many_digits_they_have(t
     for name in begun:
         write(tmp_path / f"trial_{name}", trial(name, 0.1, 32, 0.5))
     (tmp_path / "trial_2").mkdir()  # has just begun
-    assert [outcome.trial for outcome in read_all(tmp_path)] == sorted(begun[:7], key=int) + ["a", "b10", "b2"]
+    assert [outcome.trial for outcome in read_all(tmp_path)] == [
+        *sorted(begun[:7], key=int),
+        "a",
+        "b10",
+        "b2",
+    ]
 
 
 def test_importance_is_of_what_moves_the_score():
@@ -91,6 +96,40 @@ def test_importance_is_of_what_the_best_trial_does_not_have_too():
     shares = found.importance()
     assert set(shares) == {"peak", "batch_size", "momentum"}
     assert next(iter(shares)) == "momentum" and shares["momentum"] > 0.9
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [lambda random: float(random.uniform()), lambda random: f"{random.integers(1_000_000):06d}"],
+    ids=["numbers", "words"],
+)
+def test_noise_that_some_trials_have_does_not_tell_their_scores(noise):
+    """The trials are sorted by score: values that are numbered as they appear would be its rank."""
+
+    def values(n, random):
+        return {"optimizer": "sgd", "noise": noise(random)} if n % 2 else {"optimizer": "adam"}
+
+    def score(values, random):
+        bent = 0.03 * (math.log10(values["peak"]) + 1.5) ** 2
+        return 0.9 - bent + 0.03 * (values["optimizer"] == "sgd") + 0.01 * float(random.normal())
+
+    shares = drawn(40, values, score).importance()
+    assert next(iter(shares)) == "peak" and shares["peak"] > 0.5
+    assert shares["noise"] < 0.4  # which optimizer it is counts for both
+
+
+def test_importance_is_of_having_a_hyperparameter_too():
+    shares = drawn(
+        20,
+        lambda n, random: {"dropout": float(random.uniform(0.4, 0.6))} if n % 2 else {},
+        lambda values, random: 1.0 if "dropout" in values else 0.0,
+    ).importance()
+    assert shares["dropout"] > 0.95
+
+
+def test_what_is_the_same_in_all_trials_has_no_importance():
+    trials = tuple(trial(n, 0.1, 32, 0.1 + 0.7 * n, units=8) for n in range(7))
+    assert set(SearchResult("loss", "min", 32, (32,), trials).importance().values()) == {0.0}
 
 
 def test_the_picture_shows_scores_failures_and_importances(tmp_path):

@@ -15,7 +15,7 @@ from kwarmup.length import number
 from kwarmup.measure.noise_scale import NoiseScale
 from kwarmup.plan import Plan, PlanWarning
 from kwarmup.profile import Profile
-from kwarmup.searches.budget import Budget, passes
+from kwarmup.searches.budget import Budget, batch_of, passes
 from kwarmup.sweep import Sweep
 
 #: The names of the hyperparameters.
@@ -78,13 +78,11 @@ class Space:
         decay = self._chosen(self.decays, values.get(DECAY), decay)
         parts = [part for part in (warmup, decay) if part is not None]
         profile = Profile(parts)
-        batch: Any = self.plan.clock.batch_size
-        batch = size if isinstance(batch, int) else batch * (size / self.reference)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PlanWarning)  # said where the reference was made
             return self.plan.replace(
                 learning_rate=(peak / profile.peak) * profile,
-                batch_size=batch,
+                batch_size=batch_of(self.plan, size),
                 epochs=passes(self.budget, self.plan, size),
             )
 

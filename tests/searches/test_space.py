@@ -1,6 +1,9 @@
 """Which plans a search chooses among: the rule, the budgets, the phases, the beginning."""
 
+import re
+
 import keras_tuner
+import numpy as np
 import pytest
 
 from kwarmup import (
@@ -18,6 +21,7 @@ from kwarmup import (
 from kwarmup.measure.noise_scale import NoiseScale
 from kwarmup.searches import space as spaces
 from kwarmup.searches.budget import passes
+from kwarmup.searches.space import Space
 from kwarmup.step_time import StepTime
 
 PLAN = Plan(learning_rate=0.5 * (warmup(epochs=1) >> cosine()), batch_size=100, examples=10_000, epochs=10)
@@ -60,6 +64,92 @@ def test_budgets(budget, epochs):
     made = space(budget=budget, batch_size=epochs)
     found = {size: made.plan_of({"peak": 0.1, "batch_size": size}, 1.0).clock.epochs for size in epochs}
     assert found == epochs
+
+
+#: 1 ms, and 10 µs for each example.
+TIME = StepTime(1e-3, 1e-5, (1e-3, 1e-3), (1e-5, 1e-5), 0.0)
+RAMP = 10 * (hold(epochs=2) >> hold(2, epochs=2) >> hold(4))
+
+
+def moving(batch_size=RAMP, **more):
+    return Plan(**{"learning_rate": cosine(), "batch_size": batch_size, "examples": 200, "epochs": 6, **more})
+
+
+def seconds(plan):
+    """The time of all updates, one by one."""
+    micro = np.concatenate([plan.clock.micro_batches(epoch) for epoch in range(plan.clock.epochs)])
+    return sum(TIME.seconds(size) for size in micro)
+
+
+@pytest.mark.parametrize("budget", [equal_updates, equal_time(TIME)], ids=["updates", "time"])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        moving(48, examples=190, epochs=12, drop_remainder=True),
+        moving(48, examples=190, epochs=7),
+        moving(64, examples=10, gradient_accumulation_steps=4),
+        moving(),
+        moving(10.4 * (linear(to=3, epochs=3) >> hold()), drop_remainder=True),
+        moving(10 * linear(to=4), multiple_of=5, max_batch_size=30),
+        moving(10 * (hold(steps=30) >> hold(3))),
+    ],
+    ids=["drop_remainder", "a part of a batch", "accumulation", "holds", "ramp", "limits", "steps"],
+)
+def test_the_reference_has_its_own_passes(plan, budget):
+    assert budget(plan, int(plan.clock.batch_size_at(0))) == plan.clock.epochs
+
+
+@pytest.mark.parametrize(
+    ("budget", "cost", "passes"),
+    [
+        # 20 + 20 + 10 + 10 + 5 + 5 updates; of the trial 10 + 10 + 5 + 5, and 3 in each further pass.
+        (equal_updates, lambda plan: plan.clock.steps, 4 + 40 / 3),
+        # 70 ms for these updates, and 12 for the examples; of the trial 30 + 8, and 3 + 2 in each further pass.
+        (equal_time(TIME), seconds, 12.8),
+    ],
+    ids=["updates", "time"],
+)
+def test_a_batch_size_that_moves_costs_what_its_own_passes_do(budget, cost, passes):
+    exact = budget(moving(), 20)
+    assert exact == pytest.approx(passes)
+    made = space(moving(), batch_size=[20], budget=lambda plan, size: int(exact))
+    shorter = made.plan_of({"peak": 0.1, "batch_size": 20}, 1.0)
+    assert [row.batch_sizes[0] for row in shorter.rows] == [20]
+    assert [shorter.clock.batch_size_at(shorter.clock.step_at(epochs=n)) for n in (0, 2, 4)] == [20, 40, 80]
+    longer = shorter.replace(epochs=int(exact) + 1)
+    assert cost(shorter) < cost(moving()) < cost(longer)
+    assert exact % 1 == pytest.approx((cost(moving()) - cost(shorter)) / (cost(longer) - cost(shorter)))
+
+
+@pytest.mark.parametrize("size", [9, 10, 13, 25, 60, 190])
+@pytest.mark.parametrize(
+    "batch_size", [10, RAMP, 10 * linear(to=6), 10 * (linear(to=0.5, epochs=3) >> hold())], ids=str
+)
+def test_passes_are_between_those_that_cost_less_and_more(size, batch_size):
+    plan = moving(batch_size, examples=190, epochs=9)
+    made = space(plan, batch_size=[10])
+    exact = equal_updates(plan, size)
+
+    def updates(epochs):
+        longer = Space(plan, made.peak, (size,), (), (), None, lambda *_: epochs)
+        return longer.plan_of({"peak": 0.1, "batch_size": size}, 1.0).clock.steps
+
+    below, above = int(np.ceil(exact)) - 1, int(np.ceil(exact))
+    least = updates(below) if below else 0
+    assert least < plan.clock.steps <= updates(above)
+    assert exact == pytest.approx(below + (plan.clock.steps - least) / (updates(above) - least))
+
+
+def test_phases_of_the_batch_size_that_do_not_fit_into_a_budget_are_said():
+    with pytest.raises(ValueError, match=r"2\.33 passes at batch size 5(?s:.)*") as caught:
+        equal_updates(moving(), 5)
+    assert "4 passes or more, into which the phases of the batch size fit" in str(caught.value)
+    (epochs,) = re.findall(r"plan\.replace\(epochs=(\d+)\)", str(caught.value))
+    assert passes(equal_updates, moving(epochs=int(epochs)), 5) == 4
+    # One that rounding makes fit is not refused.
+    assert passes(equal_updates, moving(), 8) == 4
+    with pytest.raises(ValueError, match="sizes that divide by gradient_accumulation_steps"):
+        equal_updates(moving(8, gradient_accumulation_steps=4), 10)
 
 
 def test_a_budget_that_rounding_would_miss_is_refused():

@@ -64,6 +64,11 @@ def wide(hp):
     units = hp.Choice("units", [3, 5])
     return Flat([keras.Input((3, 3)), keras.layers.Flatten(), keras.layers.Dense(units), keras.layers.Dense(2)])
 
+def scored():
+    network = Flat([keras.Input((3, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    network.compile("sgd", "mse", metrics=[keras.metrics.R2Score(name="r2_score")])
+    return network
+
 def other(first, second):
     return flat()
 """
@@ -167,6 +172,8 @@ def test_what_is_wrong_is_said(folder, arguments, words):
         ("precision", max),
         ("val_acc", max),
         ("val_auc", max),
+        ("val_f1_score", max),
+        ("val_pearson_correlation", max),
         ("val_mae", min),
         ("val_loss", min),
     ],
@@ -269,6 +276,19 @@ def test_where_one_batch_size_alone_fits_there_is_no_budget_of_time(folder, monk
     monkeypatch.setattr(tuning, "throughput", None)  # of a single batch size nothing is to be measured
     result = CliRunner().invoke(main, [*TIMED, "--output", "single", "--batch-sizes", "40", "--trials", "1"])
     assert result.exit_code == 0, result.output
+
+
+def test_what_keras_tuner_would_minimise_is_maximised(folder):
+    words = [*TUNE, "--output", "score", "--trials", "2", "--epochs", "1", "--objective", "val_r2_score"]
+    scored = ["my_flats:scored" if word == "my_flats:flat" else word for word in words]
+    result = CliRunner().invoke(main, scored)
+    assert result.exit_code == 0, result.output
+    state = json.loads(Path("score/trials/state.json").read_text())
+    [first, second] = state["trials"].values()
+    assert first["metrics"]["metrics"]["val_r2_score"]["direction"] == "max"
+    found = SearchResult.load("score/trials.json")
+    assert found.best.score == max(first["score"], second["score"]) > min(first["score"], second["score"])
+    assert CliRunner().invoke(main, [*scored, "--resume"]).exit_code == 0
 
 
 def test_what_a_function_chooses_is_searched_too(folder):

@@ -13,7 +13,6 @@ from typing import Any
 
 import keras
 import keras_tuner
-from keras_tuner.engine.metrics_tracking import infer_metric_direction
 
 from kwarmup.cli import data as data_sets
 from kwarmup.cli import options
@@ -22,9 +21,9 @@ from kwarmup.cli.errors import UserError
 from kwarmup.measure.find_lr import find_lr
 from kwarmup.measure.throughput import throughput
 from kwarmup.plan import Plan, PlanWarning
-from kwarmup.private import direction_of
 from kwarmup.searches import outcome
 from kwarmup.searches.budget import Budget, equal_examples, equal_time, equal_updates
+from kwarmup.searches.objective import direction
 from kwarmup.searches.result import SearchResult
 from kwarmup.searches.search import search
 from kwarmup.searches.space import peak_range
@@ -94,7 +93,7 @@ class Tuning:
         try:
             tuner = search(
                 self.build, self.plan, peak=self.peak, batch_size=self.batch_sizes, budget=self.budget,
-                sweep=self.sweep, tuner=self.tuner, objective=self._searched, max_trials=trials, directory=folder,
+                sweep=self.sweep, tuner=self.tuner, objective=self.objective, max_trials=trials, directory=folder,
                 seed=self.seed,
             )  # fmt: skip
         except ValueError as error:
@@ -117,13 +116,6 @@ class Tuning:
             self.objective, _direction(self.objective), self.batch_sizes[0], tuple(sorted(self.batch_sizes)),
             tuple(outcome.read_all(folder)),
         )  # fmt: skip
-
-    @property
-    def _searched(self) -> str | keras_tuner.Objective:
-        """The objective as `search` takes it: its name, where keras-tuner tells the best of it rightly."""
-        direction = _direction(self.objective)
-        right = infer_metric_direction(self.objective) == direction
-        return self.objective if right else keras_tuner.Objective(self.objective, direction)
 
     def _of_time(self, path: Path, model: keras.Model) -> Budget:
         if len(set(self.batch_sizes)) == 1:
@@ -195,27 +187,17 @@ def _in_options(error: Exception) -> str:
 def _direction(objective: str) -> str:
     """Return `"max"` or `"min"`, by which the best of an objective is told.
 
-    As keras-tuner says, except of metrics that Keras itself takes for better the larger they are: of those
-    keras-tuner knows a few, and would search for the worst of F1 score or R2 score.
-
     Raises:
-        UserError: if keras-tuner does not know.
+        UserError: if nobody knows.
     """
-    try:
-        found = infer_metric_direction(objective)
-    except (TypeError, ValueError):  # a metric of Keras that cannot be made without arguments
-        found = None
+    found = direction(objective)
     if found is None:
         raise UserError(
             f"--objective {objective}: keras-tuner does not know whether more of it is better or worse. It knows the "
             "loss, and metrics and losses by the names that Keras gives them: val_accuracy, val_auc, val_recall, "
             "val_mae, … Write: --objective val_loss"
         )
-    try:
-        metric = keras.metrics.get(objective.removeprefix("val_").removeprefix("weighted_"))
-    except (TypeError, ValueError):
-        return str(found)
-    return "max" if direction_of(metric) == "up" else str(found)
+    return found
 
 
 def _has_accuracy(model: keras.Model) -> bool:

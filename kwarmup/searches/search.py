@@ -22,6 +22,7 @@ from kwarmup.measure.noise_scale import NoiseScale
 from kwarmup.plan import Plan
 from kwarmup.profile import Profile
 from kwarmup.searches import kept, oracles
+from kwarmup.searches import objective as objectives
 from kwarmup.searches.budget import Budget, as_before, equal_examples
 from kwarmup.searches.hypermodel import PlanHyperModel
 from kwarmup.searches.tuner import PlanTuner
@@ -163,7 +164,7 @@ def search(
         "project_name": project.name,
     }
     # keras-tuner takes 0 for any seed, and counts it up with each value, so that seeds in a row would share trials.
-    told = {"objective": objective, "seed": 1 + 10_000 * seed}
+    told = {"objective": objectives.told(objective), "seed": 1 + 10_000 * seed}
     with contextlib.redirect_stdout(io.StringIO()):  # keras-tuner says that it has read its files
         if isinstance(tuner, str):
             oracle, left = _oracle(tuner, hypermodel, project, max_trials, {**told, **arguments})

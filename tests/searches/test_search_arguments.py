@@ -170,3 +170,12 @@ def test_behind_a_search_a_hypermodel_trains_where_it_is_told(tmp_path):
     model = tuner.hypermodel.build(best)
     assert len(tuner.hypermodel.fit(best, model, X, Y).history["loss"]) == 2
     assert int(model.optimizer.iterations) == tuner.best_plan().clock.steps
+
+
+@pytest.mark.parametrize(
+    ("objective", "direction"),
+    [("val_r2_score", "max"), ("val_recall", "max"), ("val_loss", "min"), ("val_mae", "min"),
+     (keras_tuner.Objective("val_r2_score", "min"), "min")],
+)  # fmt: skip
+def test_an_objective_goes_the_way_that_keras_knows(tmp_path, objective, direction):
+    assert make(tmp_path / "s", objective=objective).oracle.objective.direction == direction

@@ -195,27 +195,37 @@ def _any_number(batch: Any) -> Any:
 def _summed(
     share: Share, begun: list[list[Any]], counted: list[Any], square: Any, said: Any, context: Any
 ) -> _Numbers:
-    """Return what replicas have, summed over all of them, in one go: small numbers of one type as one vector."""
+    """Return what replicas have, summed over all of them, in one go for each type: small numbers as one vector."""
     numbers = _Numbers(share._replace(gradients=[]), begun, counted, square, said)
-    leaves = tree.flatten(numbers)
-    by_type: dict[Any, list[int]] = {}
+    leaves, gradients = tree.flatten(numbers), tree.flatten(share.gradients)
+    places_of: dict[Any, list[int]] = {}
     for place, leaf in enumerate(leaves):
         if leaf is not None:
-            by_type.setdefault(leaf.dtype, []).append(place)
-    vectors = [
-        tf.concat([tf.reshape(leaves[place], [-1]) for place in places], 0) for places in by_type.values()
-    ]
-    gradients = tree.flatten(share.gradients)
-    there = [tf.identity(one) for one in (*gradients, *vectors) if one is not None]
-    summed = iter(context.all_reduce("SUM", there))
-    gradients = [None if one is None else next(summed) for one in gradients]
-    for places in by_type.values():
-        sizes = [leaves[place].shape.num_elements() for place in places]
-        for place, part in zip(places, tf.split(next(summed), sizes), strict=True):
-            leaves[place] = tf.reshape(part, leaves[place].shape)
+            places_of.setdefault(_sent_as(leaf.dtype), []).append(place)
+    gradients_of: dict[Any, list[int]] = {}
+    for place, gradient in enumerate(gradients):
+        if gradient is not None:
+            gradients_of.setdefault(gradient.dtype, []).append(place)
+    for sent in dict.fromkeys((*gradients_of, *places_of)):
+        whole, small = gradients_of.get(sent, []), places_of.get(sent, [])
+        there = [tf.identity(gradients[place]) for place in whole]
+        if small:
+            there.append(tf.concat([tf.reshape(tf.cast(leaves[place], sent), [-1]) for place in small], 0))
+        summed = context.all_reduce("SUM", there)  # of one type only: collectives join what they are given
+        for place, gradient in zip(whole, summed, strict=False):  # the vector is behind them
+            gradients[place] = gradient
+        if small:
+            sizes = [leaves[place].shape.num_elements() for place in small]
+            for place, part in zip(small, tf.split(summed[-1], sizes), strict=True):
+                leaves[place] = tf.cast(tf.reshape(part, leaves[place].shape), leaves[place].dtype)
     numbers = tree.pack_sequence_as(numbers, leaves)
     gradients = tree.pack_sequence_as(share.gradients, gradients)
     return numbers._replace(share=numbers.share._replace(gradients=gradients))
+
+
+def _sent_as(of: tf.DType) -> tf.DType:
+    """Return the type that small numbers are summed in: collectives take the integers of 64 bits alone."""
+    return tf.int64 if of.is_integer or of.is_bool else of
 
 
 def _counted(model: Any) -> list[Any]:
@@ -234,7 +244,7 @@ def _logs(
     logs.ended(model, begun, summed.share.logged, loss, mine, None)
     count = model.distribute_strategy.num_replicas_in_sync
     known = [
-        (variable, value / count if variable.aggregation == "mean" else value)
+        (variable, tf.cast(value / count, value.dtype) if variable.aggregation == "mean" else value)
         for variable, value in zip(model.metrics_variables, summed.counted, strict=True)
         if value is not None
     ]

@@ -42,6 +42,35 @@ def refused(strategy, model, *data, **arguments):
     return "nothing"
 
 
+class Seen(keras.metrics.Metric):
+    """Counts examples in whole numbers of 32 bits."""
+
+    def __init__(self):
+        super().__init__(name="seen")
+        self.number = self.add_variable((), "zeros", dtype="int32", name="number")
+
+    def update_state(self, y, y_pred, sample_weight=None):
+        self.number.assign(self.number + keras.ops.shape(y)[0])
+
+    def result(self):
+        return keras.ops.cast(self.number, "float32")
+
+
+def whole_numbers(strategy):
+    """Return what metrics whose state is whole numbers find in training and validation."""
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = keras.Sequential([keras.layers.Dense(2, "softmax")])
+        metrics = [keras.metrics.MeanIoU(2, sparse_y_pred=False, name="overlap"), Seen()]
+        model.compile(
+            keras.optimizers.SGD(PLAN.learning_rate), "sparse_categorical_crossentropy", metrics=metrics
+        )
+    classes = (Y[:, 0] > 0).astype("int32")
+    validation = (X[:9], classes[:9])
+    history = PLAN.on(strategy).fit(model, X, classes, verbose=0, validation_data=validation).history
+    return {name: [float(value) for value in values] for name, values in history.items()}
+
+
 def on_devices(strategies):
     """Return what was said or found, by name."""
     two = strategies[2]
@@ -49,6 +78,7 @@ def on_devices(strategies):
         "jit_compile": refused(two, model_in(two, jit_compile=True)),
         "train_step": refused(two, model_in(two, OwnStep)),
         "max_device_batch": refused(two, model_in(two), max_device_batch=2),
+        "whole numbers": [whole_numbers(strategies[count]) for count in (1, 4)],
         "resumed": resumed(strategies),
         "rolled back": rolled_back(two),
     }
@@ -94,7 +124,7 @@ def rolled_back(strategy):
 def among_workers(strategy):
     """Return what this worker was told or has found, by name."""
     number = replicas.worker_number(strategy.cluster_resolver)
-    found = {"examples": seen_of_files(strategy)}
+    found = {"examples": seen_of_files(strategy), "whole numbers": whole_numbers(strategy)}
     with tempfile.TemporaryDirectory() as folder:
         found["roll_back"] = refused(strategy, model_in(strategy), checkpoint_dir=folder, roll_back=0.5)
     own = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(EXAMPLES, seed=number)

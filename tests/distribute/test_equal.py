@@ -59,6 +59,7 @@ def test_devices_and_workers_are_as_one(tmp_path):
     assert on[4]["own_loss/collectives"].tolist() == [4]
     a_difference_is_seen(on[1])
     these_are_refused(edges)
+    whole_numbers_are_counted(*edges["whole numbers"])
     going_on_over_other_devices_is_said(edges["resumed"])
     assert len(edges["rolled back"]["said"]) == 1 and edges["rolled back"]["loss"][-1] < 10
 
@@ -69,6 +70,7 @@ def test_devices_and_workers_are_as_one(tmp_path):
             workers.append(json.loads(str(arrays["edges"])))
             alike(on[1], {name: arrays[name] for name in arrays.files if name != "edges"})
     workers_notice(workers)
+    whole_numbers_are_counted(edges["whole numbers"][0], *(found["whole numbers"] for found in workers))
     each_example_is_seen_once(workers)
 
 
@@ -80,6 +82,12 @@ def a_difference_is_seen(alone):
 def these_are_refused(edges):
     for name, said in REFUSED.items():
         assert said in edges[name] and "Write: " in edges[name], (name, edges[name])
+
+
+def whole_numbers_are_counted(alone, *others):
+    assert alone["seen"] == [44.0] * 3 and alone["val_seen"] == [9.0] * 3
+    for found in others:
+        assert found == {name: pytest.approx(values, rel=1e-5) for name, values in alone.items()}
 
 
 def going_on_over_other_devices_is_said(resumed):

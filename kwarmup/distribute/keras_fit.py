@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from kwarmup.distribute import replicas
+from kwarmup.errors import Code, value_error
 from kwarmup.private import build
 
 
@@ -30,7 +31,8 @@ def plain_fit(model: keras.Model) -> Iterator[None]:
         model: compiled in the scope of a strategy.
 
     Raises:
-        ValueError: if the model's steps or losses cannot be taken apart; in `fit`, if workers have other batches.
+        ValueError: if the model's steps or losses cannot be taken apart; in `fit`, if workers have other batches,
+            there are no examples, or metrics were made outside of the scope.
         RuntimeError: if this version of Keras builds a model in another way than is known here.
 
     Example:
@@ -57,6 +59,11 @@ def plain_fit(model: keras.Model) -> Iterator[None]:
     with over_replicas(model, may_be_empty=True) as spread:
 
         def cut(dataset: Any, options: Any = None) -> Any:
+            if int(dataset.cardinality()) == 0:  # there would be no end to the batches without examples
+                raise value_error(
+                    "x", Code("data without any examples"), "at least one example, in validation_data too",
+                    "model.fit(x, y, validation_data=(x_validation, y_validation))",
+                )  # fmt: skip
             build(model, dataset.element_spec)
             # Where the dataset does not know, Keras may not know either, and asks for more until there is an end.
             return spread.cut(dataset, counted=int(dataset.cardinality()) != tf.data.UNKNOWN_CARDINALITY)

@@ -83,8 +83,9 @@ class Spread:
             steps: batches to take; `None` for all.
 
         Raises:
-            ValueError: if nobody knows how many batches there are.
+            ValueError: if nobody knows how many batches there are, or there are none.
         """
+        given = data
         if isinstance(data, tuple | list):
             examples = len(keras.tree.flatten(data)[0])
             size = batch_size or 32
@@ -107,6 +108,14 @@ class Spread:
                 )  # fmt: skip
             steps = min(steps or known, known) if known >= 0 else steps
         assert steps is not None
+        if (
+            steps == 0
+        ):  # for Keras this is no number of steps, and behind the last batch there are always more
+            raise value_error(
+                "validation_data", Code(f"a {type(given).__name__} without any examples"),
+                "at least one example, or None",
+                "plan.fit(model, x, y, validation_data=(x_validation, y_validation))",
+            )  # fmt: skip
         return self.cut(data, counted=True), steps
 
     def cut(self, batches: Any, counted: bool) -> Any:
@@ -125,12 +134,12 @@ class Spread:
         return self.strategy.distribute_datasets_from_function(lambda _: dataset)
 
     def _execution(self, run: Callable[..., dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+        _check_metrics(self.model)
         compiled: Any = self._executions.of(run)
 
         def among_workers(iterator: Any) -> dict[str, Any]:
-            with lost_worker(self.model):
-                found = compiled(iterator, tf.constant(float(self.asked())))
-                asked, apart = (found.pop(name).numpy() for name in (step.ASKED, step.APART))
+            found = compiled(iterator, tf.constant(float(self.asked())))
+            asked, apart = (found.pop(name).numpy() for name in (step.ASKED, step.APART))
             if apart:
                 raise _different()
             self.asked_anywhere = self.asked_anywhere or bool(asked > 0)
@@ -148,7 +157,9 @@ def over_replicas(model: Any, may_be_empty: bool) -> Iterator[Spread]:
         may_be_empty: whether some batch of the training has fewer examples than there are replicas.
 
     Raises:
-        ValueError: if the model's steps or losses cannot be taken apart.
+        ValueError: if the model's steps or losses cannot be taken apart; in `fit` and `evaluate`, if metrics were made
+            outside of the scope.
+        WorkerLost: from what is done inside, where another worker does not answer any more.
     """
     check_losses(model.loss)
     _check_model(model)
@@ -169,7 +180,9 @@ def over_replicas(model: Any, may_be_empty: bool) -> Iterator[Spread]:
         make_test_function,
     )
     try:
-        with built_beforehand(model), known(spread):
+        # A worker may be missed anywhere in here: where metrics are read behind a pass all of them are asked, too.
+        lost = lost_worker(model) if spread.several_workers else contextlib.nullcontext()
+        with built_beforehand(model), known(spread), lost:
             yield spread
     finally:
         del vars(model)["make_train_function"], vars(model)["make_test_function"]
@@ -222,3 +235,22 @@ def _check_model(model: Any) -> None:
             "jit_compile", True, "False, since TensorFlow does not compile what replicas say to each other",
             'model.compile(..., jit_compile="auto")',
         )  # fmt: skip
+
+
+def _check_metrics(model: Any) -> None:
+    """Raise where all replicas would count in one variable, each what the others have counted too.
+
+    Only a model that is built has all variables of its metrics.
+    """
+    strategy = model.distribute_strategy
+    # Those given to `compile` are in one that has them as its own.
+    for metric in (one for held in model.metrics for one in getattr(held, "metrics", None) or [held]):
+        for variable in metric.variables:
+            if not strategy.extended.variable_created_in_scope(variable.value):
+                raise value_error(
+                    "metrics",
+                    Code(f"{metric.name}, a {type(metric).__name__} made outside of the scope"),
+                    "metrics made within strategy.scope()",
+                    "with strategy.scope(): model.compile(optimizer, loss, "
+                    "metrics=[keras.metrics.BinaryAccuracy()])",
+                )

@@ -34,6 +34,13 @@ def model_in(strategy, kind=keras.Sequential, rate=None, **compiled):
     return model
 
 
+class Unanswered(keras.callbacks.Callback):
+    """Behind a pass, where metrics are read, another worker does not answer any more."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        raise tf.errors.UnavailableError(None, None, "connection reset")
+
+
 def refused(strategy, model, *data, **arguments):
     try:
         PLAN.on(strategy).fit(model, *(data or (X, Y)), verbose=0, **arguments)
@@ -71,13 +78,30 @@ def whole_numbers(strategy):
     return {name: [float(value) for value in values] for name, values in history.items()}
 
 
+def refused_plainly(strategy, metrics=None, **arguments):
+    model = model_in(strategy, rate=0.1, metrics=metrics)
+    try:
+        with distribute.plain_fit(model):
+            model.fit(X, Y, shuffle=False, verbose=0, **arguments)
+    except (ValueError, distribute.WorkerLost) as error:
+        return str(error)
+    return "nothing"
+
+
 def on_devices(strategies):
     """Return what was said or found, by name."""
     two = strategies[2]
+    outside = keras.metrics.MeanAbsoluteError(name="error")
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
     return {
         "jit_compile": refused(two, model_in(two, jit_compile=True)),
         "train_step": refused(two, model_in(two, OwnStep)),
         "max_device_batch": refused(two, model_in(two), max_device_batch=2),
+        "no validation": refused(two, model_in(two), validation_data=(X[:0], Y[:0])),
+        "validation of no batches": refused(two, model_in(two), validation_data=data.take(0)),
+        "nothing, plainly": refused_plainly(two, validation_data=data.take(0)),
+        "metrics": refused(two, model_in(two, metrics=[outside])),
+        "metrics, plainly": refused_plainly(two, [outside]),
         "whole numbers": [whole_numbers(strategies[count]) for count in (1, 4)],
         "resumed": resumed(strategies),
         "rolled back": rolled_back(two),
@@ -127,6 +151,8 @@ def among_workers(strategy):
     found = {"examples": seen_of_files(strategy), "whole numbers": whole_numbers(strategy)}
     with tempfile.TemporaryDirectory() as folder:
         found["roll_back"] = refused(strategy, model_in(strategy), checkpoint_dir=folder, roll_back=0.5)
+    found["lost"] = refused(strategy, model_in(strategy), callbacks=[Unanswered()])
+    found["lost, plainly"] = refused_plainly(strategy, callbacks=[Unanswered()])
     own = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(EXAMPLES, seed=number)
     found["order"] = refused(strategy, model_in(strategy), own)
     found["arrays"] = refused(strategy, model_in(strategy), X[::-1] if number else X, Y)

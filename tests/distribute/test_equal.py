@@ -20,6 +20,11 @@ REFUSED = {
     "jit_compile": "`jit_compile`: expected False",
     "train_step": "a OwnStep with a train_step of its own",
     "max_device_batch": "`max_device_batch`: expected a model on one device",
+    "no validation": "a tuple without any examples",
+    "validation of no batches": "TakeDataset without any examples",
+    "nothing, plainly": "`x`: expected at least one example, in validation_data too",
+    "metrics": "error, a MeanAbsoluteError made outside of the scope",
+    "metrics, plainly": "expected metrics made within strategy.scope()",
 }
 
 
@@ -103,6 +108,8 @@ def workers_notice(workers):
         assert "`roll_back`: expected None with several workers" in found["roll_back"]
         for name in ("order", "arrays", "plain"):
             assert "the same batches in all workers" in found[name], (name, found[name])
+        for name, updates in (("lost", 6), ("lost, plainly", 2)):
+            assert f"Another worker was lost behind update {updates}: connection reset" in found[name]
 
 
 def each_example_is_seen_once(workers):

@@ -107,29 +107,39 @@ def run(
             use, else `None`.
         environment: of the workers.
     """
+
+    def tell(text: str) -> None:
+        with contextlib.suppress(
+            OSError
+        ):  # of a terminal that is closed; the workers are to save all the same
+            say(text)
+
     with _asked() as asked:
         for restart in range(restarts + 1):
             group = Group(command, count, {**environment, RESTARTS: str(restart)}, write)
             failed: int | None = None
+            early: list[int] = []  # who had ended well when one failed, which may be why
             try:
                 while failed is None and not asked and None in group.codes():
+                    early = [n for n, code in enumerate(group.codes()) if code == 0]
                     time.sleep(_PAUSE)
                     failed = next((n for n, code in enumerate(group.codes()) if code), None)
                 failed = next((n for n, code in enumerate(group.codes()) if code), None)
                 if asked:
-                    say(f"{signal.Signals(asked[0]).name}: the workers are asked to save and end.")
+                    tell(f"{signal.Signals(asked[0]).name}: the workers are asked to save and end.")
                     group.ask_to_end()
                 elif failed is not None:
-                    say(f"Worker {failed} has ended with code {group.codes()[failed]}.")
+                    before = f"; {_named(early)} had ended with code 0 before" if early else ""
+                    tell(f"Worker {failed} has ended with code {group.codes()[failed]}{before}.")
                     group.ask_to_end()
                 until = time.monotonic() + grace
                 while None in group.codes() and time.monotonic() < until and len(asked) < 2:
                     time.sleep(_PAUSE)
                 silent = [n for n, code in enumerate(group.codes()) if code is None]
-                if silent:
-                    say(
-                        f"Worker {', '.join(map(str, silent))} has not ended within {grace:g} s, and is killed."
-                    )
+                if silent and len(asked) > 1:
+                    tell(f"{signal.Signals(asked[1]).name} once more: {_named(silent)} is killed.")
+                elif silent:
+                    tell(f"{_named(silent).capitalize()} has not ended within {grace:g} s, and is killed.")
             finally:
                 group.end(0)
             if asked:
@@ -141,21 +151,30 @@ def run(
             if end is not None:
                 return end
             if restart < restarts:
-                say(f"All {count} workers are started again ({restart + 1} of {restarts}).")
-        more = f" {restarts} times" if restarts else f"; {advice}"
-        say(f"Worker {failed} has failed, and the others cannot go on without it{more}.")
+                tell(f"All {count} workers are started again ({restart + 1} of {restarts}).")
+        times = "once" if restarts == 1 else f"{restarts} times"
+        more = f"all of them have been started again {times}" if restarts else advice
+        if early:
+            tell(f"{_named(early).capitalize()} had ended with code 0 before worker {failed} failed; {more}.")
+        else:
+            tell(f"Worker {failed} has failed, and the others cannot go on without it; {more}.")
         return code
 
 
 @contextlib.contextmanager
 def _asked() -> Iterator[list[int]]:
-    """While inside, SIGINT and SIGTERM are noted in what is yielded, and do nothing else."""
+    """While inside, SIGINT, SIGTERM and SIGHUP are noted in what is yielded, and do nothing else."""
     found: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        found.append(number)
+        # A terminal that closes may say so several times, which is no wish to end at once.
+        if number != signal.SIGHUP or not found:
+            found.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else it was started by nohup, and is to go on
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield found
     finally:
@@ -176,7 +195,13 @@ def _copy(worker: subprocess.Popen[bytes], prefix: str, write: Callable[[str], N
     assert worker.stdout is not None
     with worker.stdout:
         for line in worker.stdout:
-            write(prefix + line.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2])
+            # Where nobody can read it any more it is still taken from the worker, which a closed pipe would end.
+            with contextlib.suppress(OSError):
+                write(prefix + line.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2])
+
+
+def _named(numbers: Sequence[int]) -> str:
+    return f"worker {', '.join(map(str, numbers))}"
 
 
 def _signal(worker: subprocess.Popen[bytes], number: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -40,11 +42,12 @@ def command(workers: int, max_restarts: int, grace: float, command: tuple[str, .
     them are ended, and with --max-restarts started again. A training with a checkpoint_dir then goes on from its
     last checkpoint, to the same weights as without the break.
 
-    Ctrl-C and SIGTERM are passed on as SIGTERM: a training with a checkpoint_dir saves itself and ends. A second
-    Ctrl-C ends all workers at once.
+    Ctrl-C, SIGTERM and SIGHUP, of a terminal that closes, are passed on as SIGTERM: a training with a checkpoint_dir
+    saves itself and ends. A second Ctrl-C ends all workers at once.
 
     \b
-    Exit code: 0 if all workers end well, that of the first that failed, 130 after Ctrl-C, 143 after SIGTERM.
+    Exit code: 0 if all workers end well, that of the first that failed, 130 after Ctrl-C, 143 after SIGTERM,
+    129 after SIGHUP.
 
     \b
     Examples:
@@ -55,17 +58,25 @@ def command(workers: int, max_restarts: int, grace: float, command: tuple[str, .
 
     program = shutil.which(command[0])
     if program is None:
-        raise UserError(
-            f"There is no program {command[0]!r}. Write: kwarmup launch --workers 2 -- python train.py"
+        raise UserError(_no_program(command[0]))
+    try:
+        code = processes.run(
+            [program, *command[1:]],
+            workers,
+            restarts=max_restarts,
+            grace=grace,
+            say=lambda text: click.echo(text, err=True),
+            write=_write,
         )
-    code = processes.run(
-        [program, *command[1:]],
-        workers,
-        restarts=max_restarts,
-        grace=grace,
-        say=lambda text: click.echo(text, err=True),
-        write=_write,
-    )
+    except OSError as error:
+        if error.filename != program:
+            raise
+        if error.errno == errno.ENOEXEC:
+            raise UserError(
+                f"{program} does not say what runs it; its first line would be #!/bin/bash, or the like. "
+                f"Write: kwarmup launch --workers {workers} -- bash {command[0]}"
+            ) from error
+        raise UserError(f"{program} cannot be started: {error.strerror}.") from error
     click.get_current_context().exit(code)
 
 
@@ -92,7 +103,30 @@ def this_command(workers: int, restarts: int, advice: str, settled: Callable[[in
     )
 
 
+def _no_program(name: str) -> str:
+    """Return why a command cannot be started that is no program on the PATH."""
+    write = "Write: kwarmup launch --workers 2 -- "
+    if os.path.isdir(name):
+        return f"{name} is a folder, and no program. {write}python train.py"
+    if os.access(name, os.X_OK):
+        return f"{name} is not on the PATH. {write}./{name}"
+    if os.path.exists(name):
+        return f"{name} may not be executed. {write}python {name}, or before it: chmod +x {name}"
+    return f"There is no program {name!r}. {write}python train.py"
+
+
 def _write(line: str) -> None:
+    # A stream that cannot write a character must not end the worker that did.
+    encoding = sys.stdout.encoding or "utf-8"
+    text = f"{line}\n".encode(encoding, "replace").decode(encoding)
     # One write for a line, or those of two workers meet in it.
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EIO):
+            # Nobody reads it any more: neither the next line nor the end of Python is to fail at what is left of it.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        raise

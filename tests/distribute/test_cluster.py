@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
+from click.testing import CliRunner
 
-from kwarmup.cli import group
+from kwarmup.cli import group, launch
 from kwarmup.cli.group import free_ports
 from kwarmup.distribute import WorkerMissing, slurm
 from kwarmup.distribute.cluster import Cluster, read
@@ -303,3 +306,97 @@ def is_alive(number):
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+# The launcher itself, whose workers are small programs of the shell.
+
+
+def launcher(*arguments, workers=1, **named):
+    """Start `kwarmup launch`; return its process."""
+    command = [sys.executable, "-m", "kwarmup", "launch", "--workers", str(workers), *arguments]
+    piped = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, **piped | named)
+
+
+def test_a_character_that_cannot_be_shown_ends_no_worker():
+    program = launcher(
+        "--", "bash", "-c", 'echo "━ 10%"; echo x', env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    shown, said = program.communicate(timeout=60)
+    assert (shown, said, program.returncode) == ("[0] ? 10%\n[0] x\n", "", 0)
+
+
+def test_a_launcher_that_nobody_reads_goes_on(tmp_path):
+    done = tmp_path / "done"
+    lines = f"for n in $(seq 20000); do echo $n; done; echo > {done}"
+    program = launcher("--", "bash", "-c", lines)
+    assert program.stdout.readline() == "[0] 1\n"
+    program.stdout.close()
+    assert program.stderr.read() == "" and program.wait(timeout=60) == 0
+    program.stderr.close()
+    assert done.exists()
+
+
+@pytest.mark.parametrize(
+    ("ignored", "numbers", "code", "expected"),
+    [
+        (False, [signal.SIGHUP, signal.SIGHUP], 129, "SIGHUP: the workers are asked to save and end.\n"),
+        (True, [signal.SIGHUP, signal.SIGTERM], 143, "SIGTERM: the workers are asked to save and end.\n"),
+        (
+            False,
+            [signal.SIGTERM, signal.SIGTERM],
+            143,
+            "SIGTERM: the workers are asked to save and end.\nSIGTERM once more: worker 0 is killed.\n",
+        ),
+    ],
+    ids=["a terminal closes", "nohup", "twice"],
+)
+def test_signals_for_the_launcher(tmp_path, ignored, numbers, code, expected):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        saved = tmp_path / "saved"
+        worker = f"trap 'sleep 1; echo > {saved}; exit' TERM; echo ready; while true; do sleep 0.1; done"
+        program = launcher("--", "bash", "-c", worker)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert program.stdout.readline() == "[0] ready\n"
+    for number in numbers:
+        program.send_signal(number)
+        time.sleep(0.3)
+    _, said = program.communicate(timeout=60)
+    assert (said, program.returncode) == (expected, code)
+    assert saved.exists() == ("killed" not in expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "said"),
+    [
+        ("script", 0o755, "does not say what runs it; its first line would be #!/bin/bash"),
+        ("script", 0o644, "script may not be executed. Write: kwarmup launch --workers 2 -- python "),
+        (".", None, "is a folder, and no program."),
+        ("nothing", None, "There is no program "),
+    ],
+)
+def test_what_is_no_program_is_said(tmp_path, name, mode, said):
+    path = tmp_path / name
+    if mode is not None:
+        path.write_text("echo x\n")
+        path.chmod(mode)
+    result = CliRunner().invoke(launch.command, ["--workers", "1", "--", str(path)])
+    assert result.exit_code == 2 and said in result.stderr and "Traceback" not in result.stderr
+
+
+def test_who_has_failed_and_who_had_ended_before():
+    said = []
+    quiet = dict(grace=5.0, say=said.append, write=lambda line: None)
+    worker = "case $TF_CONFIG in *'\"index\": 1'*) exit 0;; esac; sleep 0.5; exit 3"
+    assert group.run(["bash", "-c", worker], 2, restarts=0, **quiet) == 3
+    assert said == [
+        "Worker 0 has ended with code 3; worker 1 had ended with code 0 before.",
+        "Worker 1 had ended with code 0 before worker 0 failed; --max-restarts would start all of them again.",
+    ]
+    said.clear()
+    assert group.run(["bash", "-c", "exit 3"], 1, restarts=1, **quiet) == 3
+    assert said[-1] == (
+        "Worker 0 has failed, and the others cannot go on without it; all of them have been started again once."
+    )

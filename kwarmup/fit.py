@@ -72,7 +72,9 @@ def fit(
     plan = pace.paced(plan)
     batches = Batches(plan.clock, x, y, sample_weight, seed)
     if replicas.spread(model) or keeper and (keeper.finished or keras.backend.backend() == "tensorflow"):
-        build(model, batches.peek())  # elsewhere `fit` does so before it can be restored
+        build(
+            model, keras.tree.map_structure(_with_a_type, batches.peek())
+        )  # elsewhere `fit` does so before it can be restored
     verbose = (
         int(replicas.is_chief(getattr(model, "distribute_strategy", None))) if verbose == "auto" else verbose
     )
@@ -132,6 +134,15 @@ def _check_names(arguments: dict[str, Any], model: keras.Model) -> None:
                 name, arguments[name], "no such argument: neither plan.fit nor Keras's fit has it",
                 f"plan.fit(model, x, y, {near[0]}=...)" if near else "plan.fit(model, x, y)",
             )  # fmt: skip
+
+
+def _with_a_type(leaf: Any) -> Any:
+    """Return an array of Python's strings as the tensor that `fit` makes of it: objects are of no type for Keras."""
+    if keras.backend.backend() != "tensorflow" or getattr(leaf, "dtype", None) != object:
+        return leaf
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(leaf)
 
 
 def listed(callbacks: Any) -> list[keras.callbacks.Callback]:

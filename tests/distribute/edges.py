@@ -88,6 +88,25 @@ def refused_plainly(strategy, metrics=None, **arguments):
     return "nothing"
 
 
+def of_words(strategy):
+    """Return the losses of trainings on words: of Python, and of TensorFlow."""
+    names = np.array(["one", "two", "three", "four"] * (EXAMPLES // 4), object)[:, None]
+    losses = []
+    for words in (names, tf.constant(names)):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            layers = [
+                keras.layers.StringLookup(vocabulary=["one", "two", "three"]),
+                keras.layers.Embedding(4, 2),
+                keras.layers.Flatten(),
+                keras.layers.Dense(1),
+            ]
+            model = keras.Sequential([keras.Input((1,), dtype="string"), *layers])
+            model.compile(keras.optimizers.SGD(PLAN.learning_rate), "mse")
+        losses.append(PLAN.on(strategy).fit(model, words, Y, verbose=0).history["loss"])
+    return losses
+
+
 def on_devices(strategies):
     """Return what was said or found, by name."""
     two = strategies[2]
@@ -103,6 +122,7 @@ def on_devices(strategies):
         "metrics": refused(two, model_in(two, metrics=[outside])),
         "metrics, plainly": refused_plainly(two, [outside]),
         "whole numbers": [whole_numbers(strategies[count]) for count in (1, 4)],
+        "words": [losses for count in (1, 2) for losses in of_words(strategies[count])],
         "resumed": resumed(strategies),
         "rolled back": rolled_back(two),
     }

@@ -65,6 +65,8 @@ def test_devices_and_workers_are_as_one(tmp_path):
     a_difference_is_seen(on[1])
     these_are_refused(edges)
     whole_numbers_are_counted(*edges["whole numbers"])
+    for losses in edges["words"]:
+        assert losses == pytest.approx(edges["words"][0], rel=1e-5)
     going_on_over_other_devices_is_said(edges["resumed"])
     assert len(edges["rolled back"]["said"]) == 1 and edges["rolled back"]["loss"][-1] < 10
 

@@ -138,7 +138,7 @@ def _check_names(arguments: dict[str, Any], model: keras.Model) -> None:
 
 def _with_a_type(leaf: Any) -> Any:
     """Return an array of Python's strings as the tensor that `fit` makes of it: objects are of no type for Keras."""
-    if keras.backend.backend() != "tensorflow" or getattr(leaf, "dtype", None) != object:
+    if keras.backend.backend() != "tensorflow" or str(getattr(leaf, "dtype", "")) != "object":
         return leaf
     import tensorflow as tf
 

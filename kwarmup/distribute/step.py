@@ -2,7 +2,8 @@
 
 Each replica runs the model over its piece of the batch; losses and gradients count by the part of the batch
 they are of, and are summed. The optimizer then runs once, on the gradient of the whole batch: clipping,
-accumulation and a loss scale see what they would see on one device.
+accumulation and a loss scale see what they would see on one device. Of an embedding most optimizers see a row for each
+word of the batch, and do more with rows than add them up: those are not summed, but put one behind the other.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from kwarmup.distribute.replicas import several_workers
 from kwarmup.distribute.shares import Piece
+from kwarmup.errors import value_error
 from kwarmup.micro_batches import logs
 from kwarmup.micro_batches.on_tensorflow import as_in, tensors_in
 from kwarmup.micro_batches.share import Share, losses_of
+from kwarmup.optimizers.sgd import SGD
 from kwarmup.parts import FIGURES
 from kwarmup.private import layers_of, losses_of_one_device, summed_beforehand
 
@@ -51,14 +55,20 @@ def train(model: Any, may_be_empty: bool, measures: bool = False) -> Callable[..
     empty = _Empty.BRANCH if may_be_empty else _Empty.NEVER
     if may_be_empty and any(getattr(layer, "synchronized", False) for layer in layers_of(model)):
         empty = _Empty.RUN
+    known: dict[str, list[bool]] | None = {} if _wants_rows(model) else None
 
     def replica(piece: Piece, asked: Any = None) -> tuple[list[Any], Any]:
         context = tf.distribute.get_replica_context()
         mine, whole = _examples(piece.data), tf.cast(piece.whole, tf.float32)
         begun = logs.begun(model)
-        share = _share_of(lambda data: _share(model, data, mine / whole), piece.data, mine, empty)
+        share = _share_of(lambda data: _share(model, data, mine / whole, known), piece.data, mine, empty)
+        share = _shaped(share, model.trainable_weights)
         square = tf.math.divide_no_nan(_square(share.gradients) * whole, mine) if measures else None
-        summed = _summed(share, begun, _counted(model), square, _said(piece, asked), context)
+        dense, rows = _without_rows(share)
+        summed = _summed(dense, begun, _counted(model), square, _said(piece, asked), context)
+        if rows:
+            rows = _gathered(rows, model, context)
+            summed = summed._replace(share=_with_rows(summed.share, share, rows))
         loss, gradients = summed.share.of_all(model.trainable_weights)
         found = _logs(model, begun, summed, loss, mine, whole)
         if asked is not None:
@@ -122,18 +132,26 @@ def _examples(data: Any) -> tf.Tensor:
     return tf.cast(tf.shape(leaf)[0], tf.float32)
 
 
-def _share(model: Any, data: Any, part: tf.Tensor) -> Share:
+def _share(model: Any, data: Any, part: tf.Tensor, known: dict[str, list[bool]] | None) -> Share:
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    share, y_pred = _with_gradients(model, data, part)
+    logs.count(model, x, y, y_pred, sample_weight)
+    gradients = share.gradients
+    if any(_sparse(one) for one in tree.flatten(gradients)):
+        kept = [False] * len(gradients[0]) if known is None else _of_examples(model, data, gradients, known)
+        gradients = [
+            [one if keep else _dense(one) for one, keep in zip(many, kept, strict=True)] for many in gradients
+        ]
+    return _shaped(share._replace(gradients=gradients), model.trainable_weights).wide()
+
+
+def _with_gradients(model: Any, data: Any, part: Any) -> tuple[Share, Any]:
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     with tf.GradientTape(persistent=True) as tape:
         share, y_pred = losses_of(model, x, y, sample_weight, part)
         scaled = [model.optimizer.scale_loss(loss) for loss in share.losses]
-    weights = model.trainable_weights
-    gradients = [
-        [_dense(one, weight) for one, weight in zip(tape.gradient(loss, weights), weights, strict=True)]
-        for loss in scaled
-    ]
-    logs.count(model, x, y, y_pred, sample_weight)
-    return share._replace(gradients=gradients).wide()
+    gradients = [tape.gradient(loss, model.trainable_weights) for loss in scaled]
+    return share._replace(gradients=gradients), y_pred
 
 
 def _evaluated(model: Any, data: Any, part: tf.Tensor) -> Share:
@@ -143,14 +161,74 @@ def _evaluated(model: Any, data: Any, part: tf.Tensor) -> Share:
     return share._replace(gradients=[[] for _ in share.losses])
 
 
-def _dense(gradient: Any, weight: Any) -> Any:
-    # TensorFlow sums what replicas have of an embedding only where they have as many rows of it; and it does not
-    # always know the shape of a gradient.
-    if gradient is None:
+def _sparse(gradient: Any) -> bool:
+    return isinstance(gradient, tf.IndexedSlices)
+
+
+def _dense(gradient: Any) -> Any:
+    return tf.convert_to_tensor(gradient) if _sparse(gradient) else gradient
+
+
+def _of_examples(
+    model: Any, data: Any, gradients: list[list[Any]], known: dict[str, list[bool]]
+) -> list[bool]:
+    """Return which weights have a sparse gradient with rows for each example, so that more examples have more rows.
+
+    The others, such as those of an embedding of positions, have the same rows on each replica. One device has
+    them once, with the sum over all examples.
+    """
+    if not all(_only_examples_unknown(leaf) for leaf in tree.flatten(data) if leaf is not None):
+        # Shapes say it only of a batch in which nothing but the number of examples is unknown: one is traced, and
+        # does not run.
+        like = tree.map_structure(_some_lengths, data)
+        if str(like) not in known:
+            known[str(like)] = _of_examples_like(model, like, gradients)
+        return known[str(like)]
+    return [
+        any(_sparse(one) and one.indices.shape[0] is None for one in many)
+        for many in zip(*gradients, strict=True)
+    ]
+
+
+def _of_examples_like(model: Any, like: Any, gradients: list[list[Any]]) -> list[bool]:
+    traced: list[Share] = []
+    try:
+        once = tf.function(lambda data: traced.append(_with_gradients(model, data, 1.0)[0]))
+        once.get_concrete_function(like)
+    except Exception:  # whatever a model says of lengths that it does not take, or of being traced
+        return [any(_sparse(one) for one in many) for many in zip(*gradients, strict=True)]
+    return _of_examples(model, like, traced[0].gradients, {})
+
+
+def _only_examples_unknown(leaf: Any) -> bool:
+    return leaf.shape[0] is None and None not in leaf.shape[1:]
+
+
+def _some_lengths(batch: Any) -> Any:
+    if batch is None:
         return None
-    gradient = tf.convert_to_tensor(gradient)
-    known = gradient.shape.is_fully_defined()
-    return gradient if known else tf.ensure_shape(gradient, weight.shape)
+    # A length that most models take, were it to be halved several times.
+    return tf.TensorSpec([None, *(size or 64 for size in batch.shape[1:])], batch.dtype)
+
+
+def _shaped(share: Share, weights: list[Any]) -> Share:
+    """Return a share whose gradients have the shapes of weights: TensorFlow does not always know them."""
+
+    def shaped(gradient: Any, weight: Any) -> Any:
+        if _sparse(gradient):
+            # Its shape may be that of a branch, and of no use outside of it.
+            values = tf.ensure_shape(gradient.values, [None, *weight.shape[1:]])
+            return tf.IndexedSlices(values, gradient.indices, tf.constant([*weight.shape]))
+        if gradient is None or gradient.shape.is_fully_defined():
+            return gradient
+        return tf.ensure_shape(gradient, weight.shape)
+
+    return share._replace(
+        gradients=[
+            [shaped(one, weight) for one, weight in zip(many, weights, strict=True)]
+            for many in share.gradients
+        ]
+    )
 
 
 class _Empty(enum.Enum):
@@ -170,7 +248,8 @@ def _share_of(make: Callable[[Any], Share], data: Any, examples: tf.Tensor, empt
         return tensors_in(made[0])
 
     def none() -> list[tf.Tensor]:
-        return [tf.zeros(one.shape, one.dtype) for one in tensors_in(made[0])]
+        # Of sparse gradients no rows.
+        return [tf.zeros([size or 0 for size in one.shape], one.dtype) for one in tensors_in(made[0])]
 
     if empty is _Empty.RUN:
         share = make(data)
@@ -228,6 +307,49 @@ def _sent_as(of: tf.DType) -> tf.DType:
     return tf.int64 if of.is_integer or of.is_bool else of
 
 
+def _without_rows(share: Share) -> tuple[Share, list[Any]]:
+    """Return a share without its sparse gradients, and those."""
+    dense = [[None if _sparse(one) else one for one in many] for many in share.gradients]
+    return share._replace(gradients=dense), [one for many in share.gradients for one in many if _sparse(one)]
+
+
+def _with_rows(share: Share, like: Share, rows: list[Any]) -> Share:
+    """Return a share with sparse gradients where another one has them."""
+    left = iter(rows)
+    pairs = zip(share.gradients, like.gradients, strict=True)
+    return share._replace(
+        gradients=[
+            [next(left) if _sparse(old) else one for one, old in zip(*pair, strict=True)] for pair in pairs
+        ]
+    )
+
+
+def _gathered(slices: list[Any], model: Any, context: Any) -> list[Any]:
+    """Return sparse gradients with the rows of all replicas, in the order of the examples."""
+    parts = [part for one in slices for part in (one.values, one.indices)]
+    if several_workers(model):
+        if model.steps_per_execution > 1:
+            # There, TensorFlow wants as many rows from each update as from the first one.
+            raise value_error(
+                "steps_per_execution",
+                model.steps_per_execution,
+                "1 where several workers train an embedding with an optimizer that does more with its rows than add "
+                f"them up, here {type(model.optimizer).__name__}",
+                "model.compile(..., steps_per_execution=1), or keras.optimizers.SGD without clipping",
+            )
+        parts = context.all_gather(parts, axis=0)
+    else:
+        parts = context.merge_call(_one_behind_the_other, parts)
+    whole = iter(parts)
+    return [tf.IndexedSlices(next(whole), next(whole), one.dense_shape) for one in slices]
+
+
+def _one_behind_the_other(strategy: Any, *parts: Any) -> list[tf.Tensor]:
+    # Not by TensorFlow's collective operations, which in a loop want as many rows from each update.
+    with tf.device(strategy.extended.worker_devices[0]):
+        return [tf.concat(strategy.experimental_local_results(part), 0) for part in parts]
+
+
 def _counted(model: Any) -> list[Any]:
     """Return what a replica's metrics hold, of those variables that are summed or averaged over replicas."""
     return [
@@ -277,6 +399,20 @@ def _hands_on(optimizer: Any, weights: list[Any]) -> bool:
         and optimizer.loss_scale_factor is None
         and not any(getattr(weight, "overwrite_with_gradient", False) for weight in weights)
     )
+
+
+def _wants_rows(model: Any) -> bool:
+    """Return whether it matters to an optimizer that a gradient has several rows for the same word.
+
+    It does not to one that is linear in the gradient: what is summed beforehand comes to the same.
+    """
+    if isinstance(model.distribute_strategy, tf.distribute.TPUStrategy):
+        return False  # XLA wants shapes that stay as they are
+    optimizer = model.optimizer
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    clips = ("clipnorm", "clipvalue", "global_clipnorm")
+    clipped = any(getattr(one, name) is not None for one in (optimizer, inner) for name in clips)
+    return clipped or type(inner) not in (keras.optimizers.SGD, SGD)
 
 
 def _square(gradients: list[list[Any]]) -> tf.Tensor:

@@ -108,6 +108,45 @@ def masked(strategy):
     return model, plan.on(strategy).fit(model, WORDS, CLASSES, verbose=0)
 
 
+class Places(keras.layers.Layer):
+    """Adds what it has learned of each place in a text, the same rows for all examples."""
+
+    def build(self, shape):
+        self.table = keras.layers.Embedding(8, shape[-1])
+        self.table.build()
+
+    def call(self, x):
+        return x + self.table(keras.ops.arange(keras.ops.shape(x)[1]))
+
+
+def words(strategy):
+    """Rows of an embedding that are more to an optimizer than their sum: it squares each, and those of places once.
+
+    The last batch of a pass is one example, for one of the devices, and comes in the same execution as another.
+    """
+    plan = Plan(learning_rate=0.05, batch_size=12, examples=37, epochs=2)
+
+    def fit(steps, **clipped):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            embedding = keras.layers.Embedding(9, 3)
+            model = keras.Sequential([embedding, Places(), keras.layers.Flatten(), keras.layers.Dense(3)])
+            optimizer = keras.optimizers.Adam(plan.learning_rate, **clipped)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile(optimizer, loss, steps_per_execution=steps)
+        return model, plan.on(strategy).fit(model, WORDS[:37], CLASSES[:37, 0], verbose=0)
+
+    model, history = fit(1)
+    if replicas.several_workers(model):
+        with raises(ValueError, match="`steps_per_execution`: expected 1 where several workers train an emb"):
+            fit(2)
+    else:
+        # Several steps of an execution are the same training.
+        assert_same(fit(2)[1].history["loss"], history.history["loss"])
+    history.history["clipped"] = fit(1, global_clipnorm=0.1)[1].history["loss"]
+    return model, history
+
+
 def weighted(strategy):
     """A mean over sample weights of a loss that is a mean, and a loss scale."""
     plan = Plan(learning_rate=0.05, batch_size=12, examples=EXAMPLES, epochs=2)
@@ -277,14 +316,14 @@ def classes(strategy):
     )  # fmt: skip
 
 
-CASES = (ramp, plateau, masked, weighted, own_loss, eager, noise, measured, searched, classes, plain)
+CASES = (ramp, plateau, masked, words, weighted, own_loss, eager, noise, measured, searched, classes, plain)
 #: The noise scale is measured from as many parts as there are devices; the door is tried by workers.
 DEVICES = {
     1: CASES,
     2: tuple(case for case in CASES if case is not plain),
-    4: (ramp, plateau, own_loss, eager),
+    4: (ramp, plateau, words, own_loss, eager),
 }
-WORKERS = (ramp, plateau, masked, noise, plain)
+WORKERS = (ramp, plateau, masked, words, noise, plain)
 
 
 def trained(strategy, cases):

@@ -32,7 +32,7 @@ def of_model(model: keras.Model) -> dict[str, Any]:
         settings |= {name: repr(schedule.profile) for name, schedule in inner.schedules.items()}
     compiled = _config(model.get_compile_config)
     return {
-        "layers": [{"class": type(layer).__name__, **_config(layer.get_config)} for layer in _leaves(model)],
+        "layers": [_layer(layer) for layer in _leaves(model)],
         **{name: compiled.get(name) for name in ("loss", "loss_weights", "metrics", "weighted_metrics")},
         "optimizer": {
             "class": ", ".join(dict.fromkeys([type(model.optimizer).__name__, type(inner).__name__]))
@@ -114,6 +114,14 @@ def _leaves(model: Any) -> Iterator[keras.layers.Layer]:
     for layer in model.layers:
         # A model as a layer: its own config is full of names.
         yield from _leaves(layer) if hasattr(layer, "layers") else [layer]
+
+
+def _layer(layer: keras.layers.Layer) -> dict[str, Any]:
+    config = _config(layer.get_config)
+    if "synchronized" in config:
+        # Over how many devices a layer looks is no more a fact of a training than how many there are.
+        config["synchronized"] = False
+    return {"class": type(layer).__name__, **config}
 
 
 def _config(get: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import keras
@@ -24,6 +25,7 @@ from kwarmup.cli.data import Data
 from kwarmup.cli.errors import UserError
 from kwarmup.cli.interrupt import Interrupt
 from kwarmup.distribute.cluster import Cluster
+from kwarmup.identity import differences, of_model
 
 COMMAND = [sys.executable, "-m", "kwarmup", "train"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(kwarmup.__file__).parents[1])}
@@ -141,6 +143,23 @@ def test_the_default_network_is_small():
 
 
 # Several workers
+
+
+def test_batch_norm_of_the_default_network_looks_at_all_devices(monkeypatch):
+    """So that it is the network that one process trains; a training goes on with another number of them."""
+    import tensorflow as tf
+
+    data = Data("squares", X[..., np.newaxis], Y, X[:8, ..., np.newaxis], Y[:8])
+    norms, facts = [], []
+    for count in (1, 2):
+        strategy = types.SimpleNamespace(num_replicas_in_sync=count)
+        monkeypatch.setattr(tf.distribute, "get_strategy", lambda strategy=strategy: strategy)
+        model = models.load(None, data)
+        model.compile("sgd", "mse")
+        norms.append({getattr(layer, "synchronized", None) for layer in model.layers} - {None})
+        facts.append(of_model(model))
+    assert norms == [{False}, {True}]
+    assert not list(differences(*facts))
 
 
 #: Each worker kills itself in the start that has its number, once there are checkpoints that were not there before.

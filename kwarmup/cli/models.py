@@ -17,18 +17,19 @@ from kwarmup.cli.functions import call
 _SGD = {"learning_rate": 0.1, "momentum": 0.9}
 
 
-def convolutional(shape: tuple[int, ...], classes: int) -> keras.Model:
+def convolutional(shape: tuple[int, ...], classes: int, synchronized: bool = False) -> keras.Model:
     """Return a small convolutional network for images: about 30,000 weights for 8 × 8 pixels.
 
     Args:
         shape: height, width and channels; at least 4 × 4 pixels.
         classes: how many there are to tell apart; the outputs are their probabilities.
+        synchronized: whether BatchNorm looks at the examples of all devices.
     """
     layers = [keras.Input(shape)]
     for filters, pooled in ((32, False), (32, True), (64, True)):
         layers += [
             keras.layers.Conv2D(filters, 3, padding="same", use_bias=False),
-            keras.layers.BatchNormalization(),
+            keras.layers.BatchNormalization(synchronized=synchronized),
             keras.layers.ReLU(),
         ]
         layers += [keras.layers.MaxPooling2D()] if pooled else []
@@ -49,7 +50,8 @@ def load(source: str | None, data: Data, hp: Any = None) -> keras.Model:
     """
     if source is None:
         advice = "give a network with its loss: --model module:function"
-        return convolutional(_image_shape(data), _classes(data, "The built-in network", advice))
+        shape, classes = _image_shape(data), _classes(data, "The built-in network", advice)
+        return convolutional(shape, classes, synchronized=_over_several())
     path = Path(source)
     if path.suffix == ".keras":
         model = from_file(path)
@@ -64,6 +66,15 @@ def load(source: str | None, data: Data, hp: Any = None) -> keras.Model:
     if not model.built and isinstance(model, keras.Sequential):
         model.build((None, *data.x.shape[1:]))
     return model
+
+
+def _over_several() -> bool:
+    """Whether a model that is made here is one of several devices or workers."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.distribute.get_strategy().num_replicas_in_sync > 1)
 
 
 def shaped(data: Data, model: keras.Model) -> Data:

@@ -130,8 +130,7 @@ class Options:
     default=1,
     metavar="NUMBER",
     help="Processes on this machine that share each batch, which is to divide by them; see `kwarmup launch`. "
-    "Dropout and BatchNorm see each of them by itself, in the network without --model too; "
-    "BatchNormalization(synchronized=True) sees the whole batch.",
+    "Dropout sees each of them by itself, and so does BatchNorm without synchronized=True.",
 )
 @click.option(
     "--max-restarts",
@@ -162,12 +161,12 @@ def command(**options: Any) -> None:
     command with --resume goes on from there, to the same weights as without the break. The
     checkpoints are removed when the training has come to its end.
 
-    With --workers each update is the one that a single process would do, up to rounding; but BatchNorm without
-    synchronized=True sees the examples of each worker by themselves, and dropout draws in each for its part, as the
-    network without --model does. Ctrl-C saves the training and ends it; --resume goes on, with as many workers or
-    another number. With --max-restarts nobody has to: where a worker is lost, all are started again and come to the
-    same weights as without the break. On several machines, start
-    the same command on each with its TF_CONFIG and without --workers.
+    With --workers each update is the one that a single process would do, up to rounding; but dropout, which the
+    network without --model has, draws in each worker for its part, and BatchNorm without synchronized=True sees the
+    examples of each worker by themselves. Ctrl-C saves the training and ends it; --resume goes on, with as many
+    workers or another number. With --max-restarts nobody has to: where a worker is lost, all are started again and
+    come to the same weights as without the break. On several machines, start the same command on each with its
+    TF_CONFIG and without --workers.
 
     \b
     Examples:

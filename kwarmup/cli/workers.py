@@ -51,15 +51,17 @@ def run(workers: int, trials: Path, logs: Path, screen: Screen) -> int:
                     tries = 0
                     shown.add(trial.trial)
                     screen.trial_ended(trial)
-            # Where a worker is done, the search is over, and the chief ends with what is reported here.
-            for name in names if done else processes:
-                if processes[name].poll() == UserError.exit_code:  # begun again, it would say the same
+            codes = {name: process.poll() for name, process in processes.items()}
+            for name, code in codes.items():
+                # Begun again, it would say the same. Where a worker is done, the search is over, and the chief ends
+                # with what is reported here.
+                if code == UserError.exit_code and (name != "chief" or not done):
                     log = logs / f"{name}.txt"
                     raise UserError(f"{_last_words(log)}\nSo ended {name}; all of its words: {log}")
-            if processes["chief"].poll() is not None and len(done) == 0:
+            if codes["chief"] not in (None, 0) and not done:  # with 0 it ends where workers are about to
                 raise UserError(f"The chief has ended: see {logs / 'chief.txt'}. --resume goes on.")
             for name in names:
-                code = processes[name].poll()
+                code = codes[name]
                 if code == 0:
                     done.add(name)
                 elif code is not None:

@@ -224,8 +224,8 @@ def test_workers_train_to_the_same_network(folder, unchecked):
 def test_the_help_names_what_sees_each_worker_by_itself():
     text = " ".join(CliRunner().invoke(main, ["train", "--help"]).output.split())
     option = text.partition("--workers NUMBER")[2].partition("--max-restarts NUMBER")[0]
-    assert "Dropout and BatchNorm see each of them by itself, in the network without --model too" in option
-    assert "up to rounding; but BatchNorm without synchronized=True" in text
+    assert "Dropout sees each of them by itself, and so does BatchNorm without synchronized=True" in option
+    assert "up to rounding; but dropout, which the network without --model has, draws in each worker" in text
 
 
 def test_another_start_where_it_is_of_use(tmp_path):

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -219,13 +220,13 @@ def test_of_several_machines_the_chief_reports(folder, monkeypatch, part, worker
 
 
 def test_workers_wait_for_what_the_chief_measures(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "_LOOK", 0.01)
+    looked, sleep = threading.Event(), time.sleep
+    monkeypatch.setattr(tuning.time, "sleep", lambda seconds: (looked.set(), sleep(0.01)))
     file, found = tmp_path / "new" / "speed.json", Throughput((10, 40), [(0.001, 0.002)], (0.0, 0.0))
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker1")
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(tuning._once, file, None)
-        time.sleep(0.1)
-        assert not waiting.done()
+        assert looked.wait(60) and not waiting.done()
         monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
         assert tuning._once(file, lambda: found) == waiting.result(10)
     assert Throughput.from_dict(tuning._once(file, None)) == found

@@ -72,9 +72,8 @@ def fit(
     plan = pace.paced(plan)
     batches = Batches(plan.clock, x, y, sample_weight, seed)
     if replicas.spread(model) or keeper and (keeper.finished or keras.backend.backend() == "tensorflow"):
-        build(
-            model, keras.tree.map_structure(_with_a_type, batches.peek())
-        )  # elsewhere `fit` does so before it can be restored
+        # Elsewhere `fit` does so before it can be restored.
+        build(model, keras.tree.map_structure(_with_a_type, batches.peek()))
     verbose = (
         int(replicas.is_chief(getattr(model, "distribute_strategy", None))) if verbose == "auto" else verbose
     )

@@ -109,9 +109,8 @@ def run(
     """
 
     def tell(text: str) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # of a terminal that is closed; the workers are to save all the same
+        # Where the terminal is closed the workers are to save all the same.
+        with contextlib.suppress(OSError):
             say(text)
 
     with _asked() as asked:

@@ -108,9 +108,8 @@ class Spread:
                 )  # fmt: skip
             steps = min(steps or known, known) if known >= 0 else steps
         assert steps is not None
-        if (
-            steps == 0
-        ):  # for Keras this is no number of steps, and behind the last batch there are always more
+        if steps == 0:
+            # Keras takes 0 for no number of steps, and behind the last batch there are always more.
             raise value_error(
                 "validation_data", Code(f"a {type(given).__name__} without any examples"),
                 "at least one example, or None",
@@ -181,8 +180,7 @@ def over_replicas(model: Any, may_be_empty: bool) -> Iterator[Spread]:
     )
     try:
         # A worker may be missed anywhere in here: where metrics are read behind a pass all of them are asked, too.
-        lost = lost_worker(model) if spread.several_workers else contextlib.nullcontext()
-        with built_beforehand(model), known(spread), lost:
+        with built_beforehand(model), known(spread), lost_worker(model):
             yield spread
     finally:
         del vars(model)["make_train_function"], vars(model)["make_test_function"]

@@ -171,9 +171,8 @@ class PlanTuner(keras_tuner.Tuner):
     def _failed(self, trial: Any, error: Exception, seconds: float) -> dict[str, float]:
         """Keep what went wrong; return what keras-tuner takes for a failure, without writing a traceback."""
         status, values = _status(error), dict(trial.hyperparameters.values)
-        if isinstance(
-            error, LossNotFinite
-        ):  # without its checkpoint, which is removed with those of the trial
+        if isinstance(error, LossNotFinite):
+            # Without its checkpoint, which is removed with those of the trial.
             error = LossNotFinite(error.loss, error.update, error.epoch, error.learning_rate)
         said = f"{type(error).__name__}: {error}"
         trial.message = f"{status}: {said}"

@@ -26,3 +26,10 @@ def build(optimizer=keras.optimizers.SGD):
     )
     model.compile(optimizer(), loss=height)
     return model
+
+
+def unstable():
+    """A model that a large learning rate makes diverge at once."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    model.compile("sgd", "mse")
+    return model

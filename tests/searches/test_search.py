@@ -6,7 +6,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
-from sliding import EXAMPLES, PLAN, X, Y, build
+from sliding import EXAMPLES, PLAN, X, Y, build, unstable
 
 import kwarmup as kw
 from kwarmup.searches.outcome import DIVERGED, FINISHED, INFEASIBLE, OUT_OF_MEMORY
@@ -115,12 +115,7 @@ def test_a_size_that_another_worker_has_found_not_to_fit_is_not_begun(tmp_path):
 
 
 def test_what_diverges_is_a_result_with_its_peak(tmp_path):
-    def make():
-        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
-        model.compile("sgd", "mse")
-        return model
-
-    tuner = search(tmp_path / "s", make=make, peak=(0.01, 1e12), max_trials=3, scaling=0)
+    tuner = search(tmp_path / "s", make=unstable, peak=(0.01, 1e12), max_trials=3, scaling=0)
     found = tuner.results()
     by_peak = sorted(found.trials, key=lambda trial: trial.values["peak"])
     statuses = [trial.status for trial in by_peak]

@@ -5,7 +5,7 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
-from sliding import EXAMPLES, PLAN, X, Y, build
+from sliding import EXAMPLES, PLAN, X, Y, build, unstable
 
 import kwarmup as kw
 from kwarmup.searches.outcome import DIVERGED, FINISHED
@@ -151,11 +151,6 @@ def test_overwrite_begins_anew_and_keeps_the_guard_of_the_folder(tmp_path):
 
 
 def test_what_a_diverged_trial_says_names_no_checkpoint_that_is_removed(tmp_path):
-    def unstable():
-        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
-        model.compile("sgd", "mse")
-        return model
-
     tuner = make(tmp_path / "s", model=unstable, peak=(1e11, 1e12), max_trials=1, scaling=0)
     with pytest.raises(RuntimeError, match="diverged"):
         trials(tuner)
